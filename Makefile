@@ -1,0 +1,53 @@
+# Two commands on a fresh machine: make demo, make test.
+# Needs python3 (3.11 or newer), pip and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+# A venv made without pip is filled by the host's pip; one that has its own pip uses that.
+PIP     = $(if $(wildcard $(VENV)/bin/pip),$(PY) -m pip,$(PYTHON) -m pip --python $(PY))
+PIP_INSTALL = $(PIP) install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint check docs bench clean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'Python 3.11 or newer is needed; name one, for example: make test PYTHON=python3.12'; exit 1; }
+	@if $(PYTHON) -m pip --version >/dev/null 2>&1; \
+		then $(PYTHON) -m venv --without-pip $(VENV); \
+		else $(PYTHON) -m venv $(VENV); fi
+
+$(VENV)/.demo: pyproject.toml | $(PY)
+	@echo 'Installing the demo into $(VENV) ...'
+	@$(PIP_INSTALL) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(PY)
+	@echo 'Installing the project and its tools into $(VENV) ...'
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo  ## a real server, real traffic and the sidecar, until Ctrl-C (DEMO_SECONDS=20 to stop by itself)
+	@$(PY) -m examples.demo
+
+test: $(VENV)/.dev  ## run the tests
+	$(PY) -m pytest
+
+lint: $(VENV)/.dev  ## formatting, lint and types
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+check: lint test  ## lint, then test
+
+docs: $(VENV)/.dev  ## write the generated tables of the documentation
+	$(PY) -m docs.generate
+
+bench: $(VENV)/.dev  ## measure the overhead beside a no-op wrapper
+	$(PY) benchmarks/overhead.py
+
+clean:  ## remove what make created
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

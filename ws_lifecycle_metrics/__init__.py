@@ -1,0 +1,1 @@
+"""Know the state of every ASGI WebSocket, and who broke the protocol."""
