@@ -1,0 +1,298 @@
+"""Every metric, once: name, kind, unit, labels, buckets and meaning.
+
+The segments' layout, the Prometheus collector, the documentation and the tests read this
+table; nothing else spells a metric's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import product
+
+from .protocol import RULES
+
+
+class Kind(StrEnum):
+    """What a metric is to Prometheus and OpenTelemetry."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Block(StrEnum):
+    """Where a segment keeps the words of a metric: one block a worker or a route."""
+
+    WORKER = "worker"
+    ROUTE = "route"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """One metric.
+
+    `name` is OpenTelemetry's, with dots; `prometheus` the same in Prometheus' spelling.
+    `labels` are all label names in order. `series` are the values, known in advance, of the
+    labels that remain when the block's own (`http_route`, `worker`) is taken away: these
+    series stand at 0 from the start.
+    `block` says where its words are stored; None is computed when read.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    unit: str = ""
+    labels: tuple[str, ...] = ()
+    series: tuple[tuple[str, ...], ...] = ((),)
+    buckets: tuple[float, ...] = ()
+    block: Block | None = None
+    prometheus: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        name = self.name.replace(".", "_")
+        suffix = {"s": "_seconds", "By": "_bytes"}.get(self.unit, "")
+        if not name.endswith(suffix):
+            name += suffix
+        if self.kind is Kind.COUNTER:
+            name += "_total"
+        object.__setattr__(self, "prometheus", name)
+
+
+HANDSHAKE_RESULTS = ("accepted", "rejected", "denied", "error", "aborted")
+INITIATORS = ("client", "server", "app")
+OPCODES = ("text", "binary")
+STATE_LABELS = ("connecting", "open", "closing")
+
+OTHER_CODE = "other"
+_KNOWN_CODES = (
+    *(1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013),
+    *(4400, 4401, 4403, 4406, 4408, 4409, 4429, 4500),
+)
+CODES = (*map(str, _KNOWN_CODES), "3xxx", "4xxx", OTHER_CODE)
+_CODE_LABELS = {code: str(code) for code in _KNOWN_CODES}
+
+
+def code_label(code: int | None) -> str:
+    """Return the `code` label of a close code; None is a close that carried none we saw."""
+    if code is None:
+        return OTHER_CODE
+    label = _CODE_LABELS.get(code)
+    if label is not None:
+        return label
+    if 3000 <= code <= 3999:
+        return "3xxx"
+    return "4xxx" if 4000 <= code <= 4999 else OTHER_CODE
+
+
+def _singles(values: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple((value,) for value in values)
+
+
+HANDSHAKES = Metric(
+    name="websocket.server.handshakes",
+    kind=Kind.COUNTER,
+    unit="{handshake}",
+    labels=("http_route", "result"),
+    series=_singles(HANDSHAKE_RESULTS),
+    block=Block.ROUTE,
+    help="Handshakes by how the application answered; their sum is the attempts.",
+)
+HANDSHAKE_DURATION = Metric(
+    name="websocket.server.handshake.duration",
+    kind=Kind.HISTOGRAM,
+    unit="s",
+    labels=("http_route",),
+    buckets=(0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    block=Block.ROUTE,
+    help="Time from the start of the scope to the application's answer.",
+)
+ACTIVE_CONNECTIONS = Metric(
+    name="websocket.server.active_connections",
+    kind=Kind.GAUGE,
+    unit="{connection}",
+    labels=("http_route", "subprotocol", "state"),
+    series=tuple(("", state) for state in STATE_LABELS),
+    help="WebSocket scopes that have not ended, by state.",
+)
+CONNECTION_DURATION = Metric(
+    name="websocket.server.connection.duration",
+    kind=Kind.HISTOGRAM,
+    unit="s",
+    labels=("http_route",),
+    buckets=(0.1, 1, 10, 60, 300, 900, 3600, 14400, 86400),
+    block=Block.ROUTE,
+    help="Time from the accept to the end of the application, recorded at the end.",
+)
+CLOSES = Metric(
+    name="websocket.server.closes",
+    kind=Kind.COUNTER,
+    unit="{connection}",
+    labels=("http_route", "initiator", "code"),
+    series=tuple(product(INITIATORS, CODES)),
+    block=Block.ROUTE,
+    help="Accepted connections that ended, by the side that closed first and its close code.",
+)
+RECEIVED_MESSAGES = Metric(
+    name="websocket.server.received_messages",
+    kind=Kind.COUNTER,
+    unit="{message}",
+    labels=("http_route", "opcode"),
+    series=_singles(OPCODES),
+    help="Messages delivered to the application.",
+)
+SENT_MESSAGES = Metric(
+    name="websocket.server.sent_messages",
+    kind=Kind.COUNTER,
+    unit="{message}",
+    labels=("http_route", "opcode"),
+    series=_singles(OPCODES),
+    help="Messages that the server took from the application.",
+)
+RECEIVED_BYTES = Metric(
+    name="websocket.server.received_bytes",
+    kind=Kind.COUNTER,
+    unit="By",
+    labels=("http_route",),
+    help="Payload delivered to the application; text counts as UTF-8.",
+)
+SENT_BYTES = Metric(
+    name="websocket.server.sent_bytes",
+    kind=Kind.COUNTER,
+    unit="By",
+    labels=("http_route",),
+    help="Payload that the server took from the application; text counts as UTF-8.",
+)
+SEND_DURATION = Metric(
+    name="websocket.server.send.duration",
+    kind=Kind.HISTOGRAM,
+    unit="s",
+    labels=("http_route",),
+    buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 10),
+    block=Block.ROUTE,
+    help="Time a send() took to return: the only back-pressure that ASGI shows.",
+)
+APP_ERRORS = Metric(
+    name="websocket.server.app_errors",
+    kind=Kind.COUNTER,
+    unit="{error}",
+    labels=("http_route",),
+    block=Block.ROUTE,
+    help="Exceptions that left the application.",
+)
+PROTOCOL_VIOLATIONS = Metric(
+    name="websocket.server.protocol_violations",
+    kind=Kind.COUNTER,
+    unit="{violation}",
+    labels=("http_route", "party", "rule"),
+    series=tuple((str(rule.party), rule.id) for rule in RULES.values()),
+    block=Block.ROUTE,
+    help="Breaches of the ASGI message rules, by the side at fault.",
+)
+SHIELDED_SENDS = Metric(
+    name="websocket.server.shielded_sends",
+    kind=Kind.COUNTER,
+    unit="{message}",
+    labels=("http_route",),
+    block=Block.ROUTE,
+    help="Sends after the close that the policy 'shield' kept from the server.",
+)
+LOST_CONNECTIONS = Metric(
+    name="websocket.server.lost_connections",
+    kind=Kind.COUNTER,
+    unit="{connection}",
+    labels=("http_route",),
+    help="Accepted connections that were open when their worker died.",
+)
+OLDEST_STATE = Metric(
+    name="websocket.server.oldest_state_timestamp",
+    kind=Kind.GAUGE,
+    unit="s",
+    labels=("state",),
+    series=_singles(STATE_LABELS),
+    help="Unix time at which the connection that is longest in this state entered it; 0: none.",
+)
+
+WORKER_START = Metric(
+    name="asgi.worker.start_timestamp",
+    kind=Kind.GAUGE,
+    unit="s",
+    labels=("worker",),
+    help="Unix time at which the worker served its first scope.",
+)
+WORKER_ACTIVE = Metric(
+    name="asgi.worker.active_connections",
+    kind=Kind.GAUGE,
+    unit="{connection}",
+    labels=("worker",),
+    help="WebSocket scopes that have not ended, by worker.",
+)
+WORKERS_REPORTING = Metric(
+    name="asgi.workers_reporting",
+    kind=Kind.GAUGE,
+    unit="{worker}",
+    help="Workers of this host whose segment is alive.",
+)
+EXPORTER_TIME = Metric(
+    name="asgi.exporter_time",
+    kind=Kind.GAUGE,
+    unit="s",
+    help="Unix time of this collection, for ages without clock skew.",
+)
+
+LABEL_OVERFLOW = Metric(
+    name="ws_lifecycle_metrics.label_overflow",
+    kind=Kind.COUNTER,
+    unit="{observation}",
+    labels=("label",),
+    series=_singles(("http_route", "subprotocol")),
+    block=Block.WORKER,
+    help="Label values that were folded into 'other' because their cap was reached.",
+)
+INTERNAL_ERRORS = Metric(
+    name="ws_lifecycle_metrics.internal_errors",
+    kind=Kind.COUNTER,
+    unit="{error}",
+    block=Block.WORKER,
+    help="Faults of this package that were kept from the application.",
+)
+SWITCHED_OFF = Metric(
+    name="ws_lifecycle_metrics.switched_off",
+    kind=Kind.GAUGE,
+    unit="{worker}",
+    help="Workers whose middleware stopped observing after too many faults of its own.",
+)
+STORAGE_DEGRADED = Metric(
+    name="ws_lifecycle_metrics.storage_degraded",
+    kind=Kind.GAUGE,
+    help="1 while the numbers are not shared: no usable directory, or no room in it.",
+)
+SKIPPED_SEGMENTS = Metric(
+    name="ws_lifecycle_metrics.skipped_segments",
+    kind=Kind.GAUGE,
+    unit="{file}",
+    help="Files in the directory of segments that could not be trusted or read.",
+)
+COLLECT_DURATION = Metric(
+    name="ws_lifecycle_metrics.collect.duration",
+    kind=Kind.GAUGE,
+    unit="s",
+    help="Time that this collection took.",
+)
+COLLECTOR_SUCCESS = Metric(
+    name="ws_lifecycle_metrics.collector_success",
+    kind=Kind.GAUGE,
+    help="1 if this collection was complete, 0 if it failed.",
+)
+BUILD_INFO = Metric(
+    name="ws_lifecycle_metrics.build_info",
+    kind=Kind.GAUGE,
+    labels=("version",),
+    help="Always 1; the label is the version of the package that answers.",
+)
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric for metric in tuple(globals().values()) if isinstance(metric, Metric)
+}
+"""All metrics by OpenTelemetry name, in the order of definition."""

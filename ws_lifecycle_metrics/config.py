@@ -1,0 +1,242 @@
+"""Every option, once: the environment and the command line are derived from these fields."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any, Literal, TypeVar, cast
+
+PREFIX = "WS_LIFECYCLE_"
+POLICIES = ("observe", "shield", "strict")
+Policy = Literal["observe", "shield", "strict"]
+RouteCallable = Callable[[Mapping[str, Any]], "str | None"]
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """An option that does not exist, or a value that it does not accept."""
+
+
+def environment_name(option: str) -> str:
+    """Return the environment variable that sets `option`, such as WS_LIFECYCLE_POLICY."""
+    return PREFIX + option.upper()
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _number(value: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise ConfigError(f"{value!r} is not a whole number") from None
+
+
+def _seconds(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ConfigError(f"{value!r} is not a number of seconds") from None
+
+
+def _option(default: T, help: str, *, name: str, parse: Callable[[str], object]) -> T:
+    """Return a field whose default is the environment's value, else `default`."""
+
+    def from_environment() -> object:
+        text = os.environ.get(environment_name(name))
+        if not text:
+            return default
+        try:
+            return parse(text)
+        except ConfigError as error:
+            raise ConfigError(f"{environment_name(name)}: {error}") from None
+
+    metadata = {"help": help, "parse": parse, "default": default}
+    return cast("T", field(default_factory=from_environment, metadata=metadata))
+
+
+def _default_service() -> str:
+    name = os.environ.get(PREFIX + "SERVICE") or os.environ.get("OTEL_SERVICE_NAME") or "default"
+    return _as_service(name)
+
+
+def _as_service(name: str) -> str:
+    """Turn a name from the environment, where any text may stand, into one for a directory."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".")[:64] or "default"
+
+
+def _check_range(option: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise ConfigError(f"{option}={value!r}: accepted is a whole number from {low} to {high}")
+
+
+def _service_option() -> str:
+    metadata = {
+        "help": "Name that the workers and the sidecar of one service share.",
+        "parse": _text,
+        "default": "default",
+    }
+    return field(default_factory=_default_service, metadata=metadata)
+
+
+def _directory_option() -> str:
+    return _option(
+        "",
+        "Where the services' segments are kept; empty: a directory of this user in shared memory.",
+        name="directory",
+        parse=_text,
+    )
+
+
+def _check_place(service: object, directory: object) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", str(service)):
+        raise ConfigError(
+            f"service={service!r}: accepted are 1 to 64 letters, digits, '.', '_' and "
+            "'-', not starting with '.'"
+        )
+    if not isinstance(directory, str):
+        raise ConfigError(f"directory={directory!r}: accepted is a path as str")
+
+
+def _check_seconds(option: str, value: object) -> None:
+    number = type(value) in (int, float)
+    if not number or not math.isfinite(cast("float", value)) or cast("float", value) <= 0:
+        raise ConfigError(f"{option}={value!r}: accepted is a number of seconds above 0")
+
+
+def _check_names(option: str, value: object) -> None:
+    if not isinstance(value, tuple) or not all(isinstance(name, str) for name in value):
+        raise ConfigError(f"{option}={value!r}: accepted is a tuple of str")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """Options of the middleware; each not given is read from the environment.
+
+    Raises `ConfigError`, naming the option, for a value that is not accepted.
+    """
+
+    service: str = _service_option()
+    directory: str = _directory_option()
+    policy: Policy = _option(
+        "observe",
+        "observe; shield: drop sends after the close; strict: raise ProtocolViolation.",
+        name="policy",
+        parse=_text,
+    )
+    route: RouteCallable | None = field(
+        default=None,
+        metadata={"help": "Callable from the scope to the route template, or None if unknown."},
+    )
+    routes: tuple[str, ...] = _option(
+        (),
+        "Route templates that always have their place; their series stand at 0 from the start.",
+        name="routes",
+        parse=_names,
+    )
+    max_routes: int = _option(
+        50, "Route templates kept apart; more become 'other'.", name="max_routes", parse=_number
+    )
+    subprotocols: tuple[str, ...] = _option(
+        ("graphql-transport-ws", "graphql-ws"),
+        "Subprotocols that always have their place.",
+        name="subprotocols",
+        parse=_names,
+    )
+    max_subprotocols: int = _option(
+        20, "Subprotocols kept apart; more become 'other'.", name="max_subprotocols", parse=_number
+    )
+    max_connections: int = _option(
+        100_000,
+        "Open connections of a worker seen singly; more are only counted.",
+        name="max_connections",
+        parse=_number,
+    )
+
+    def __post_init__(self) -> None:
+        _check_place(self.service, self.directory)
+        if self.policy not in POLICIES:
+            raise ConfigError(f"policy={self.policy!r}: accepted are {', '.join(POLICIES)}")
+        if self.route is not None and not callable(self.route):
+            raise ConfigError(f"route={self.route!r}: accepted is a callable that takes the scope")
+        _check_names("routes", self.routes)
+        _check_names("subprotocols", self.subprotocols)
+        _check_range("max_routes", self.max_routes, 0, 1000)
+        _check_range("max_subprotocols", self.max_subprotocols, 0, 1000)
+        _check_range("max_connections", self.max_connections, 0, 10_000_000)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExporterConfig:
+    """Options of the sidecar; each not given is read from the environment. Times are in seconds.
+
+    Raises `ConfigError`, naming the option, for a value that is not accepted.
+    """
+
+    service: str = _service_option()
+    directory: str = _directory_option()
+    host: str = _option("127.0.0.1", "Address to listen on.", name="host", parse=_text)
+    port: int = _option(10464, "Port to listen on; 0: any free one.", name="port", parse=_number)
+    allowed_hosts: tuple[str, ...] = _option(
+        (),
+        "Further names by which clients may address it; the Host header must be a known one.",
+        name="allowed_hosts",
+        parse=_names,
+    )
+    # Not max_connections: in the environment that is the workers' option already.
+    max_clients: int = _option(
+        512, "Open client connections; above, the answer is 503.", name="max_clients", parse=_number
+    )
+    header_timeout: float = _option(
+        5.0, "Time that a client has to send a request.", name="header_timeout", parse=_seconds
+    )
+    write_timeout: float = _option(
+        10.0, "Time that a client has to take a response.", name="write_timeout", parse=_seconds
+    )
+    idle_timeout: float = _option(
+        30.0, "Time that a connection may wait for a request.", name="idle_timeout", parse=_seconds
+    )
+    collect_timeout: float = _option(
+        8.0, "Time that a collection may take.", name="collect_timeout", parse=_seconds
+    )
+
+    def __post_init__(self) -> None:
+        _check_place(self.service, self.directory)
+        if not isinstance(self.host, str) or not self.host:
+            raise ConfigError(f"host={self.host!r}: accepted is a name or an address")
+        _check_range("port", self.port, 0, 65535)
+        _check_names("allowed_hosts", self.allowed_hosts)
+        _check_range("max_clients", self.max_clients, 1, 100_000)
+        for option in ("header_timeout", "write_timeout", "idle_timeout", "collect_timeout"):
+            _check_seconds(option, getattr(self, option))
+
+
+def _name_unknown_options(cls: type[T]) -> type[T]:
+    """Make an unknown option a `ConfigError` with the nearest name, as a bad value is."""
+    init = cls.__init__
+    known = [item.name for item in fields(cast("Any", cls))]
+
+    @functools.wraps(init)
+    def checked(self: object, **options: object) -> None:
+        for name in options.keys() - known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"accepted are {', '.join(known)}"
+            raise ConfigError(f"unknown option {name!r}: {hint}")
+        init(self, **options)
+
+    cls.__init__ = checked  # type: ignore[method-assign]  # same signature, better error
+    return cls
+
+
+_name_unknown_options(Config)
+_name_unknown_options(ExporterConfig)

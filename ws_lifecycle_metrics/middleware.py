@@ -1,0 +1,473 @@
+"""The ASGI middleware: watches every conversation and changes nothing.
+
+`LifecycleMiddleware` holds the configuration; a `Conversation` is made for each WebSocket
+scope and holds its state. Inner calls are made when the outer ones are, in the same order,
+with the same objects; exceptions and cancellations pass as they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from . import catalog
+from .catalog import code_label
+from .config import Config
+from .integrations import channels, litestar, starlette
+from .protocol import OPEN, Lifecycle, Rule, ServerState, Severity
+from .protocol.table import GONE
+from .store import layout as at
+from .store.layout import (
+    FAST_NS,
+    RECEIVE_CALLS,
+    RECEIVED_AT,
+    RECEIVED_BYTES,
+    RECEIVED_TEXT,
+    ROUTE_BLOCK,
+    SEND_CALLS,
+    SENT_AT,
+    SENT_BYTES,
+    SENT_NS,
+    SENT_TEXT,
+    Stored,
+)
+from .store.worker import Route, Worker, current, existing
+from .telemetry.logs import log_fault, log_route_failed, log_violation
+
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+Scope = Any
+Message = Any
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[Any]]
+
+MOST_FAULTS = 100
+"""After so many faults of its own, a worker's middleware observes no more."""
+
+_HANDSHAKES = ROUTE_BLOCK[catalog.HANDSHAKES.name].offsets
+_HANDSHAKE_DURATION = ROUTE_BLOCK[catalog.HANDSHAKE_DURATION.name]
+_CONNECTION_DURATION = ROUTE_BLOCK[catalog.CONNECTION_DURATION.name]
+_CLOSES = ROUTE_BLOCK[catalog.CLOSES.name].offsets
+_SEND_DURATION = ROUTE_BLOCK[catalog.SEND_DURATION.name]
+_APP_ERRORS = ROUTE_BLOCK[catalog.APP_ERRORS.name].at
+_SHIELDED_SENDS = ROUTE_BLOCK[catalog.SHIELDED_SENDS.name].at
+_VIOLATIONS = {
+    rule: word for (_, rule), word in ROUTE_BLOCK[catalog.PROTOCOL_VIOLATIONS.name].offsets.items()
+}
+# Registered for servers alone (IANA's registry of close codes): a restart.
+_SERVER_CODES = frozenset({1012})
+
+ILLEGAL, DROP = object(), object()
+
+_VOID = memoryview(bytearray(at.RECORD_WORDS * at.WORD)).cast("Q")
+SHIELDED = {
+    "app.send-after-close",
+    "app.close-twice",
+    "app.accept-after-close",
+    "app.send-after-disconnect",
+    "app.close-after-disconnect",
+}
+_now = time.monotonic_ns
+
+
+class ProtocolViolation(Exception):  # noqa: N818  # the field's word: it is no error of ours
+    """A rule of severity error was broken, under the policy `strict`."""
+
+    def __init__(self, rule: Rule) -> None:
+        super().__init__(f"{rule.id}: {rule.meaning} {rule.hint}")
+        self.rule = rule
+
+
+class LifecycleMiddleware:
+    """Counts every WebSocket of `app` from connect to disconnect and flags broken rules.
+
+    `app` is any ASGI 3 application; `config` defaults to what the environment says.
+    HTTP and unknown scopes pass untouched. Raises nothing of its own into the application,
+    except `ProtocolViolation` under the policy `strict`.
+    """
+
+    def __init__(self, app: ASGIApp, *, config: Config | None = None) -> None:
+        self.app = app
+        self.config = Config() if config is None else config
+        self._channels = channels.find_router(app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one scope."""
+        try:
+            receive, send, conversation = self._wrap(scope, receive, send)
+        except Exception as error:  # noqa: BLE001  # the boundary: our fault, the application's scope
+            log_fault(error)
+            conversation = None
+        if conversation is None:
+            await self.app(scope, receive, send)
+        else:
+            await conversation.run(self.app)
+
+    def _wrap(
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> tuple[Receive, Send, Conversation | None]:
+        kind = scope["type"] if type(scope) is dict else None
+        worker = current(self.config)
+        if kind == "websocket" and worker.internal_errors < MOST_FAULTS:
+            return receive, send, Conversation(self, worker, scope, receive, send)
+        if kind == "lifespan":
+            receive = _noting_shutdown(receive, self.config)
+        return receive, send, None
+
+    def template(self, scope: Scope) -> str | None:
+        """Return the route template of a scope, or None while or where nothing knows it."""
+        if self.config.route is not None:
+            try:
+                return self.config.route(scope)
+            except Exception as error:  # noqa: BLE001  # the user's callable may do anything
+                log_route_failed(error)
+                return None
+        found = starlette.route_template(scope) or litestar.route_template(scope)
+        if found is None and self._channels is not None:
+            found = channels.route_template(self._channels, scope)
+        return found
+
+
+def _noting_shutdown(receive: Receive, config: Config) -> Receive:
+    async def noting() -> Any:
+        message = await receive()
+        if type(message) is dict and message.get("type") == "lifespan.shutdown":
+            worker = existing(config)
+            if worker is not None:
+                worker.drain()
+        return message
+
+    return noting
+
+
+class Conversation:
+    """One run of a WebSocket scope: its protocol state and its record in the segment."""
+
+    __slots__ = (
+        "_inner_receive",
+        "_inner_send",
+        "_lifecycle",
+        "_middleware",
+        "_open",
+        "_opened_at",
+        "_pending",
+        "_receive_calls",
+        "_received_bytes",
+        "_received_text",
+        "_route",
+        "_routed",
+        "_scope",
+        "_send_calls",
+        "_sent_bytes",
+        "_sent_ns",
+        "_sent_text",
+        "_words",
+        "_worker",
+    )
+
+    def __init__(
+        self,
+        middleware: LifecycleMiddleware,
+        worker: Worker,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self._middleware = middleware
+        self._worker = worker
+        self._scope = scope
+        self._inner_receive = receive
+        self._inner_send = send
+        self._lifecycle = Lifecycle(scope)
+        self._open = self._routed = False
+        self._pending = 0
+        self._opened_at = _now()
+        self._route = worker.route(None)
+        if middleware.config.route is not None:
+            self._find_route()
+        self._begin_record(self._route)
+
+    def _begin_record(self, route: Route) -> None:
+        self._words = words = route.take()
+        words[at.SERIAL] = self._worker.next_serial()
+        words[at.OPENED_AT] = words[at.STATE_AT] = self._opened_at
+        words[at.ANSWERED_AT] = words[RECEIVED_AT] = words[SENT_AT] = 0
+        words[at.SUBPROTOCOL] = words[at.VIOLATIONS] = 0
+        # These are written from here, not read and written: that halves the cost of a count.
+        self._receive_calls = words[RECEIVE_CALLS]
+        self._received_text = words[RECEIVED_TEXT]
+        self._received_bytes = words[at.BASE_RECEIVED_BYTES] = words[RECEIVED_BYTES]
+        self._send_calls = words[SEND_CALLS]
+        self._sent_text = words[SENT_TEXT]
+        self._sent_bytes = words[at.BASE_SENT_BYTES] = words[SENT_BYTES]
+        self._sent_ns = words[SENT_NS]
+        words[at.BASE_RECEIVED] = self._received_text + words[at.RECEIVED_BINARY]
+        words[at.BASE_SENT] = sum(words[at.SENT_TEXT : at.SLOW_BINARY + 1])
+        words[at.STATE] = self._lifecycle.state.code + 1
+
+    # What the application and the server do, in the order of a conversation.
+
+    async def run(self, app: ASGIApp) -> None:
+        """Run the application on this conversation and see how it ends."""
+        self._guard(self._opened)
+        try:
+            await app(self._scope, self.receive, self.send)
+        except Exception as error:
+            self._guard(self._raised, error)
+            raise
+        except BaseException:
+            self._guard(self._cancelled)
+            raise
+        self._guard(self._returned)
+
+    async def receive(self) -> Message:
+        """Receive as the server does, and count what came."""
+        if self._pending or not self._open:
+            self._guard(self._receive_called)
+        self._pending += 1
+        self._receive_calls = self._words[RECEIVE_CALLS] = self._receive_calls + 1
+        try:
+            message = await self._inner_receive()
+        except BaseException as error:
+            self._pending -= 1
+            self._guard(self._receive_failed, error)
+            raise
+        self._pending -= 1
+        text = _plain_text(message, "websocket.receive") if self._open else None
+        if text is not None:
+            words = self._words
+            words[RECEIVED_AT] = _now()
+            size = len(text) if text.isascii() else _utf8_size(text)
+            self._received_bytes = words[RECEIVED_BYTES] = self._received_bytes + size
+            self._received_text = words[RECEIVED_TEXT] = self._received_text + 1
+        else:
+            self._guard(self._received, message)
+        return message
+
+    async def send(self, message: Message) -> Any:
+        """Send as the application does, and count what the server took."""
+        text = _plain_text(message, "websocket.send") if self._open else None
+        legal = True
+        if text is None:
+            verdict = self._guard(self._about_to_send, message)
+            if verdict is DROP:
+                return None
+            legal = verdict is not ILLEGAL
+        words = self._words
+        self._send_calls = words[SEND_CALLS] = self._send_calls + 1
+        words[SENT_AT] = started = _now()
+        try:
+            result = await self._inner_send(message)
+        except BaseException as error:
+            self._guard(self._send_failed, message, error, legal)
+            raise
+        took = _now() - started
+        if text is None or took >= FAST_NS:
+            self._guard(self._sent, message, took)
+        else:
+            words = self._words  # not the same as before where the application has ended
+            size = len(text) if text.isascii() else _utf8_size(text)
+            self._sent_bytes = words[SENT_BYTES] = self._sent_bytes + size
+            self._sent_ns = words[SENT_NS] = self._sent_ns + took
+            self._sent_text = words[SENT_TEXT] = self._sent_text + 1
+        return result
+
+    # What is noted on the way; each of these runs behind the one boundary, `_guard`.
+
+    def _guard(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a step of ours; a fault in it is counted and logged, and the step gives None."""
+        try:
+            return step(*arguments)
+        except ProtocolViolation:
+            raise
+        except Exception as error:  # noqa: BLE001  # the boundary that keeps our faults to ourselves
+            log_fault(error)
+            self._worker.count_internal_error()
+            if self._worker.internal_errors == MOST_FAULTS:
+                self._worker.switch_off()
+        return None
+
+    def _opened(self) -> None:
+        self._flag(self._lifecycle.opened())
+
+    def _receive_called(self) -> None:
+        self._flag(self._lifecycle.receive_called(self._pending))
+
+    def _receive_failed(self, error: BaseException) -> None:
+        self._words[at.RECEIVED_OTHER] += 1
+        self._flag(self._lifecycle.receive_failed(error))
+
+    def _received(self, message: Message) -> None:
+        """Note what is no plain text in an open connection."""
+        rules = self._lifecycle.received(message)
+        self._note_state()
+        words = self._words
+        words[RECEIVED_AT] = _now()
+        kind, size = _payload(message, "websocket.receive")
+        if kind is None:
+            words[at.RECEIVED_OTHER] += 1
+        else:
+            self._received_bytes = words[RECEIVED_BYTES] = self._received_bytes + size
+            words[at.RECEIVED[kind]] += 1
+            self._received_text = words[RECEIVED_TEXT]
+        self._flag(rules)
+
+    def _about_to_send(self, message: Message) -> object:
+        """Judge an event before it is sent: None, or that it is ILLEGAL, or to DROP it."""
+        rules = self._lifecycle.sent(message, receives_pending=self._pending)
+        if self._lifecycle.result is not None and not self._routed:
+            self._find_route()
+        self._note_state()
+        if self._middleware.config.policy == "shield" and any(r.id in SHIELDED for r in rules):
+            self._route.words[_SHIELDED_SENDS] += 1
+            self._flag(rules)
+            return DROP
+        self._flag(rules)
+        return ILLEGAL if any(rule.severity is not Severity.INFO for rule in rules) else None
+
+    def _sent(self, message: Message, took: int) -> None:
+        """Note a send that was no plain text, or slow."""
+        words = self._words
+        kind, size = _payload(message, "websocket.send")
+        if kind is None:
+            words[at.SENT_OTHER] += 1
+            if self._lifecycle.result is not None and not words[at.ANSWERED_AT]:
+                self._count_handshake(self._lifecycle.result)
+            return
+        slow = took >= FAST_NS
+        if slow:
+            self._route.words[_SEND_DURATION.bucket(took)] += 1
+        self._sent_bytes = words[SENT_BYTES] = self._sent_bytes + size
+        self._sent_ns = words[SENT_NS] = self._sent_ns + took
+        words[at.SENT[kind + 2 * slow]] += 1
+        self._sent_text = words[SENT_TEXT]
+
+    def _send_failed(self, message: Message, error: BaseException, legal: bool) -> None:
+        self._words[at.SENT_OTHER] += 1
+        rules = self._lifecycle.send_failed(message, error, legal)
+        self._note_state()
+        self._flag(rules)
+
+    def _returned(self) -> None:
+        rules = self._lifecycle.returned(self._pending)
+        try:
+            self._flag(rules)
+        finally:
+            self._end("error")
+
+    def _raised(self, error: Exception) -> None:
+        rules = self._lifecycle.raised(error, self._pending)
+        self._flag(rules, strict=False)  # the application's own exception is the better one
+        if any(rule.id == "app.exception" for rule in rules):
+            self._route.words[_APP_ERRORS] += 1
+        self._end("error")
+
+    def _cancelled(self) -> None:
+        self._flag(self._lifecycle.cancelled(), strict=False)
+        self._end("aborted")
+
+    def _flag(self, rules: tuple[Rule, ...], strict: bool = True) -> None:
+        for rule in rules:
+            self._route.words[_VIOLATIONS[rule.id]] += 1
+            self._words[at.VIOLATIONS] += 1
+            log_violation(rule, self._route.name)
+        if strict and self._middleware.config.policy == "strict":
+            for rule in rules:
+                if rule.severity is Severity.ERROR:
+                    raise ProtocolViolation(rule)
+
+    def _note_state(self) -> None:
+        state = self._lifecycle.state
+        self._open = state is OPEN
+        word = state.code + 1
+        if self._words[at.STATE] != word:
+            self._words[at.STATE] = word
+            self._words[at.STATE_AT] = _now()
+
+    def _find_route(self) -> None:
+        """Go on with the counters and a record of the route, now that it can be known."""
+        self._routed = True
+        route = self._worker.route(self._middleware.template(self._scope))
+        if route is self._route:
+            return
+        old, serial = self._words, self._words[at.SERIAL]
+        self._begin_record(route)
+        new = self._words
+        new[at.SERIAL] = serial
+        for word in (at.STATE_AT, RECEIVED_AT, at.VIOLATIONS):
+            new[word] = old[word]
+        self._receive_calls = new[RECEIVE_CALLS] = self._receive_calls + self._pending
+        self._route.give_back(old)
+        self._route = route
+
+    def _count_handshake(self, result: str) -> None:
+        self._words[at.ANSWERED_AT] = answered = _now()
+        subprotocol = self._lifecycle.subprotocol
+        if subprotocol is not None:
+            self._words[at.SUBPROTOCOL] = self._worker.subprotocol(subprotocol)
+        words = self._route.words
+        words[_HANDSHAKES[(result,)]] += 1
+        _observe(words, _HANDSHAKE_DURATION, answered - self._opened_at)
+
+    def _end(self, result: str) -> None:
+        """Count the end; `result` is the handshake's if the application never answered."""
+        if not self._routed:
+            self._find_route()
+        record, words = self._words, self._route.words
+        answered = record[at.ANSWERED_AT]
+        if not answered:
+            gone = self._lifecycle.state.server in GONE
+            self._count_handshake("aborted" if gone else result)
+        elif self._lifecycle.accepted:
+            words[_CLOSES[self._close_labels()]] += 1
+            _observe(words, _CONNECTION_DURATION, _now() - answered)
+        # Tasks that the application leaves behind may go on calling: into a void.
+        self._words = _VOID
+        self._open = False
+        self._route.give_back(record)
+
+    def _close_labels(self) -> tuple[str, str]:
+        """Return initiator and code; who closed first is told by order, never by the code."""
+        lifecycle = self._lifecycle
+        code = lifecycle.close_code
+        initiator: str | None = lifecycle.close_initiator
+        if initiator is None:
+            lost = lifecycle.state.server is ServerState.LOST
+            return ("client", "1006") if lost else ("server", catalog.OTHER_CODE)
+        if initiator == "client" and (code in _SERVER_CODES or self._worker.draining):
+            initiator = "server"
+        return initiator, code_label(code)
+
+
+def _plain_text(message: Message, kind: str) -> str | None:
+    """Return the text of a message of this type as the spec has it; None: look closer."""
+    try:
+        if message["type"] == kind:
+            text = message.get("text")
+            if type(text) is str and (len(message) == 2 or message.get("bytes") is None):
+                return text
+    except Exception:  # noqa: BLE001  # junk that is no message
+        pass
+    return None
+
+
+def _payload(message: Message, kind: str) -> tuple[int | None, int]:
+    """Return 0 for text or 1 for binary, and the payload's bytes; None for anything else."""
+    text = _plain_text(message, kind)
+    if text is not None:
+        return 0, len(text) if text.isascii() else _utf8_size(text)
+    if type(message) is dict and message.get("type") == kind and message.get("text") is None:
+        data = message.get("bytes")
+        if isinstance(data, (bytes, bytearray, memoryview)):
+            return 1, memoryview(data).nbytes
+    return None, 0
+
+
+def _utf8_size(text: str) -> int:
+    # Only counted, so a lone surrogate, which the server will refuse, may pass here.
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _observe(words: memoryview, histogram: Stored, ns: int) -> None:
+    words[histogram.bucket(ns)] += 1
+    words[histogram.sum_at] += ns

@@ -1,0 +1,113 @@
+"""The directory in which the workers of one service keep their segments, and its trust."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: no advisory locks, so nothing is shared
+    fcntl = None  # type: ignore[assignment]  # tested before each use
+
+SEGMENT_SUFFIX = ".segment"
+SUPPORTED = fcntl is not None and hasattr(os, "posix_fallocate") and hasattr(os, "preadv")
+"""Whether this system has what shared segments need; where not, memory stays in-process."""
+
+
+class DirectoryError(Exception):
+    """The directory cannot be used; the text says why, without its contents."""
+
+
+def default_base() -> Path:
+    """Return where services are kept unless configured: shared memory, else temporary files.
+
+    The same for every process of a user, whatever its session: a worker and a sidecar that
+    were started differently must find each other.
+    """
+    uid = os.getuid() if hasattr(os, "getuid") else 0
+    memory = Path("/dev/shm")
+    base = memory if memory.is_dir() else Path(tempfile.gettempdir())
+    return base / f"ws-lifecycle-metrics-{uid}"
+
+
+def service_path(base: str, service: str) -> Path:
+    """Return the directory of `service` below `base` (empty: the default one)."""
+    return (Path(base) if base else default_base()) / service
+
+
+class Directory:
+    """An open directory that only this user can write.
+
+    All files are opened relative to it, so nobody can exchange it under us.
+    Raises `DirectoryError` where it is missing, foreign or writable by others.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        if not SUPPORTED:
+            raise DirectoryError("this system has no file locks or no posix_fallocate")
+        self.path = path
+        try:
+            if create:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                path.mkdir(mode=0o700, exist_ok=True)
+            self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise DirectoryError(f"{path}: {error.strerror}") from error
+        try:
+            self._check()
+        except DirectoryError:
+            self.close()
+            raise
+
+    def _check(self) -> None:
+        status = os.fstat(self.fd)
+        if status.st_uid != os.geteuid():
+            raise DirectoryError(f"{self.path}: owned by user {status.st_uid}")
+        if status.st_mode & 0o022:
+            raise DirectoryError(
+                f"{self.path}: mode {stat.S_IMODE(status.st_mode):04o} lets others write"
+            )
+
+    def close(self) -> None:
+        """Close the directory; the files stay."""
+        os.close(self.fd)
+
+    def __enter__(self) -> Directory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(self, name: str, flags: int) -> int:
+        """Open a file of the directory, never through a symbolic link; return its descriptor."""
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+
+    def segments(self) -> list[str]:
+        """Return the names of all segment files, dead ones included."""
+        names = os.listdir(self.fd)
+        return sorted(n for n in names if n.endswith(SEGMENT_SUFFIX) and not n.startswith("."))
+
+    @contextmanager
+    def exclusive(self) -> Iterator[bool]:
+        """Hold the directory's lock, or yield False where another process holds it."""
+        fd = self.open("lock", os.O_RDWR | os.O_CREAT)
+        try:
+            yield try_lock(fd, exclusive=True) is True
+        finally:
+            os.close(fd)
+
+
+def try_lock(fd: int, *, exclusive: bool) -> bool | None:
+    """Lock an open file without waiting: True if had, False if held elsewhere, None if unknown."""
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True

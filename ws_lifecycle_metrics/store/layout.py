@@ -1,0 +1,180 @@
+"""The layout of a segment: which 64-bit word means what.
+
+A segment is a header and a list of blocks. A block carries its kind, its size in words and a
+name; what stands in it follows from the catalogue, so writer and reader cannot disagree: the
+fingerprint of the derived layout is in the header, and a reader takes no other.
+All words are unsigned, native and aligned; a word is written with one 8-byte store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left
+from dataclasses import dataclass
+from enum import IntEnum
+
+from ..catalog import METRICS, SEND_DURATION, Block, Kind, Metric
+
+WORD = 8
+NS = 1_000_000_000
+
+MAGIC = int.from_bytes(b"WSLIFE01", "little")
+"""Read in another byte order it is another number, so foreign endianness is refused too."""
+
+HEADER_WORDS = 64
+(
+    MAGIC_AT,
+    FINGERPRINT_AT,
+    STATUS,
+    USED,  # words of the file that are published; written last
+    PID,
+    START_TICKS,  # the process's start time: tells a reused pid apart
+    BOOT_HIGH,
+    BOOT_LOW,
+    PID_NAMESPACE,
+    TIME_NAMESPACE,
+    UID,
+    UUID_HIGH,
+    UUID_LOW,
+    CREATED_AT,  # CLOCK_MONOTONIC, ns
+    CREATED_WALL,  # Unix time, ns
+    SLOT,
+    THREAD,
+    DRAINING_SINCE,  # CLOCK_MONOTONIC, ns; 0: serving
+    SWITCHED_OFF_SINCE,
+    FULL,  # times that no room could be had
+) = range(20)
+
+
+class Status(IntEnum):
+    """Whether the worker still writes."""
+
+    READY = 1
+    CLOSED = 2
+
+
+class BlockKind(IntEnum):
+    """What a block holds."""
+
+    PADDING = 0
+    WORKER = 1
+    ROUTE = 2
+    SUBPROTOCOL = 3
+    RECORDS = 4
+
+
+# A block starts with: its kind, its size in words (these included), the bytes of its name,
+# the index of the block of the same segment that it belongs to.
+BLOCK_KIND, BLOCK_WORDS, BLOCK_NAME_BYTES, BLOCK_OWNER, BLOCK_NAME = range(5)
+MAX_NAME_BYTES = 1024
+
+
+# The record of a connection. Counts only ever grow, also when the record is used for the next
+# connection of the same route: a route's total is the sum over its records, and it never falls.
+# Calls that have not returned are the calls less all that returned, so that one store a call
+# tells where the application is.
+RECORD_WORDS = 32
+(
+    STATE,  # 0: free; else the code of the protocol's state + 1
+    SERIAL,
+    OPENED_AT,
+    ANSWERED_AT,  # when the handshake was counted, whatever its result
+    STATE_AT,
+    SUBPROTOCOL,  # number of its name's block + 1; 0: none
+    VIOLATIONS,
+    RECEIVE_CALLS,
+    RECEIVED_TEXT,
+    RECEIVED_BINARY,
+    RECEIVED_OTHER,  # connect, disconnect, what broke a rule, calls that raised
+    RECEIVED_BYTES,
+    RECEIVED_AT,
+    SEND_CALLS,
+    SENT_TEXT,
+    SENT_BINARY,
+    SLOW_TEXT,  # sends that took longer than the histogram's first bound
+    SLOW_BINARY,
+    SENT_OTHER,
+    SENT_BYTES,
+    SENT_AT,  # start of the latest send()
+    SENT_NS,
+    BASE_RECEIVED,  # what stood here when this connection began
+    BASE_RECEIVED_BYTES,
+    BASE_SENT,
+    BASE_SENT_BYTES,
+) = range(26)
+
+RECEIVED = (RECEIVED_TEXT, RECEIVED_BINARY)
+SENT = (SENT_TEXT, SENT_BINARY, SLOW_TEXT, SLOW_BINARY)
+COUNTS = (
+    *(RECEIVE_CALLS, *RECEIVED, RECEIVED_OTHER, RECEIVED_BYTES),
+    *(SEND_CALLS, *SENT, SENT_OTHER, SENT_BYTES, SENT_NS),
+)
+"""The words of a record that only grow."""
+
+
+def receives_pending(record: memoryview) -> int:
+    """Return how many receive() calls have not returned."""
+    return max(0, record[RECEIVE_CALLS] - sum(record[i] for i in RECEIVED) - record[RECEIVED_OTHER])
+
+
+def sends_pending(record: memoryview) -> int:
+    """Return how many send() calls have not returned."""
+    return max(0, record[SEND_CALLS] - sum(record[i] for i in SENT) - record[SENT_OTHER])
+
+
+FAST_NS = int(SEND_DURATION.buckets[0] * NS)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A metric's words within its block: first word and, for a histogram, bounds in ns.
+
+    A counter has one word a series, in the catalogue's order. A histogram has a word for
+    each bucket, one for what is above the last, and the sum in ns.
+    """
+
+    metric: Metric
+    at: int
+    offsets: dict[tuple[str, ...], int]
+    bounds: tuple[int, ...]
+
+    @property
+    def sum_at(self) -> int:
+        """Word of a histogram's sum, in ns."""
+        return self.at + len(self.bounds) + 1
+
+    def bucket(self, ns: int) -> int:
+        """Return the word that counts a duration of `ns` nanoseconds."""
+        return self.at + bisect_left(self.bounds, ns)
+
+
+def _lay_out(block: Block) -> tuple[dict[str, Stored], int]:
+    stored: dict[str, Stored] = {}
+    at = 0
+    for name, metric in METRICS.items():
+        if metric.block is not block:
+            continue
+        if metric.kind is Kind.HISTOGRAM:
+            bounds = tuple(round(bound * NS) for bound in metric.buckets)
+            stored[name] = Stored(metric, at, {}, bounds)
+            at += len(bounds) + 2
+        else:
+            offsets = {labels: at + index for index, labels in enumerate(metric.series)}
+            stored[name] = Stored(metric, at, offsets, ())
+            at += len(offsets)
+    return stored, at
+
+
+NO_SLOT = (1 << 64) - 1
+
+WORKER_BLOCK, WORKER_BLOCK_WORDS = _lay_out(Block.WORKER)
+ROUTE_BLOCK, ROUTE_BLOCK_WORDS = _lay_out(Block.ROUTE)
+
+
+def _fingerprint() -> int:
+    metrics = [(m.name, m.kind.value, m.series, m.buckets, m.block) for m in METRICS.values()]
+    text = repr((HEADER_WORDS, FULL, RECORD_WORDS, BASE_SENT_BYTES, list(BlockKind), metrics))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+FINGERPRINT = _fingerprint()

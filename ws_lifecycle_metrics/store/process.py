@@ -1,0 +1,35 @@
+"""What tells a process apart from a later one with the same pid."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+
+@functools.cache
+def boot_id() -> tuple[int, int]:
+    """Return the two halves of the kernel's boot id, or zeros where there is none."""
+    try:
+        text = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+        return int(text[:16], 16), int(text[16:], 16)
+    except (OSError, ValueError):
+        return 0, 0
+
+
+def namespace(kind: str) -> int:
+    """Return the inode of this process's namespace of a kind ("pid", "time"), or 0."""
+    try:
+        return os.stat(f"/proc/self/ns/{kind}").st_ino
+    except OSError:
+        return 0
+
+
+def start_ticks(pid: int) -> int:
+    """Return when a process started, in clock ticks since boot, or 0 if it cannot be told."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+        # The name, in parentheses, may hold anything; the fields are counted from its end.
+        return int(text[text.rindex(b")") + 2 :].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0

@@ -1,0 +1,186 @@
+"""Reads the segments of a service without locks, and trusts nothing that it reads."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ..labels import safe_label
+from . import layout as at
+from .directory import Directory, try_lock
+from .layout import ROUTE_BLOCK_WORDS, WORKER_BLOCK_WORDS, BlockKind
+
+MAX_BYTES = 1 << 28
+MAX_BLOCKS = 1 << 17
+LEAST_WORDS: dict[int, int] = {
+    BlockKind.ROUTE: ROUTE_BLOCK_WORDS,
+    BlockKind.WORKER: WORKER_BLOCK_WORDS,
+}
+
+logger = logging.getLogger("ws_lifecycle_metrics")
+
+
+class BadSegment(Exception):  # noqa: N818  # a finding, not a failure of ours
+    """A file that is no segment, or not one of ours; the text says what is wrong."""
+
+
+@dataclass(slots=True)
+class Contents:
+    """A segment as it was read: the header and the blocks' words, all copies.
+
+    `alive` is whether a process still holds the file; `routes` maps a block's number to the
+    route's name and counters; `records` are blocks of records with their route's number.
+    """
+
+    name: str
+    header: memoryview
+    alive: bool
+    worker: memoryview = field(default_factory=lambda: memoryview(b"").cast("Q"))
+    routes: dict[int, tuple[str, memoryview]] = field(default_factory=dict)
+    subprotocols: dict[int, str] = field(default_factory=dict)
+    records: list[tuple[int, memoryview]] = field(default_factory=list)
+
+    @property
+    def uuid(self) -> int:
+        """The identity of the segment, 128 bits."""
+        return int(self.header[at.UUID_HIGH]) << 64 | int(self.header[at.UUID_LOW])
+
+
+def decode(name: str, data: bytes | bytearray, alive: bool) -> Contents:
+    """Return the contents of a segment's bytes; raises `BadSegment` for anything else."""
+    words = memoryview(data)[: len(data) // at.WORD * at.WORD].cast("Q")
+    used = check_header(words, len(words))
+    contents = Contents(name, words[: at.HEADER_WORDS], alive)
+    number = 0
+    for kind, owner, text, values in _blocks(words[:used]):
+        _take_block(contents, number, kind, owner, text, values)
+        number += kind != BlockKind.PADDING
+    if not contents.worker:
+        raise BadSegment("without a worker's block")
+    return contents
+
+
+def check_header(words: memoryview, available: int) -> int:
+    """Return how many of the `available` words are used; raises `BadSegment`."""
+    if len(words) < at.HEADER_WORDS or words[at.MAGIC_AT] != at.MAGIC:
+        raise BadSegment("not a segment")
+    if words[at.FINGERPRINT_AT] != at.FINGERPRINT:
+        raise BadSegment("written by another version")
+    used = int(words[at.USED])
+    if not at.HEADER_WORDS <= used <= available:
+        raise BadSegment("shorter than it says")
+    return used
+
+
+def _blocks(words: memoryview) -> Iterator[tuple[int, int, str, memoryview]]:
+    position, end = at.HEADER_WORDS, len(words)
+    for _ in range(MAX_BLOCKS):
+        if position == end:
+            return
+        if end - position < at.BLOCK_NAME:
+            break
+        total = words[position + at.BLOCK_WORDS]
+        length = words[position + at.BLOCK_NAME_BYTES]
+        start = at.BLOCK_NAME + -(-length // at.WORD)
+        if not start <= total <= end - position or length > at.MAX_NAME_BYTES:
+            break
+        block = words[position : position + total]
+        text = bytes(block[at.BLOCK_NAME : start])[:length].decode("utf-8", "replace")
+        yield block[at.BLOCK_KIND], block[at.BLOCK_OWNER], text, block[start:]
+        position += total
+    raise BadSegment("blocks that overlap or end beyond the file")
+
+
+def _take_block(
+    contents: Contents, number: int, kind: int, owner: int, text: str, values: memoryview
+) -> None:
+    if len(values) < LEAST_WORDS.get(kind, 0):
+        raise BadSegment(f"block {number} is too short")
+    match kind:
+        case BlockKind.RECORDS if owner in contents.routes:
+            whole = len(values) // at.RECORD_WORDS * at.RECORD_WORDS
+            contents.records.append((owner, values[:whole]))
+        case BlockKind.ROUTE:
+            contents.routes[number] = (text, values)
+        case BlockKind.WORKER:
+            contents.worker = values
+        case BlockKind.SUBPROTOCOL:
+            contents.subprotocols[number] = text
+        case BlockKind.PADDING:
+            pass
+        case _:
+            raise BadSegment(f"block {number} is of no known kind")
+
+
+class Reader:
+    """Reads all segments of a directory; names a bad file once in the log.
+
+    `skipped` are the bad files of the latest reading, each with what is wrong.
+    """
+
+    def __init__(self) -> None:
+        self.skipped: dict[str, str] = {}
+        self._named: dict[str, str] = {}
+
+    def read(self, directory: Directory) -> list[Contents]:
+        """Return every segment that can be trusted; `skipped` says why others could not be."""
+        found: list[Contents] = []
+        self.skipped = {}
+        for name in directory.segments():
+            try:
+                found.append(_load(directory, name))
+            except FileNotFoundError:
+                continue  # folded meanwhile
+            except BadSegment as error:
+                self.skip(name, str(error))
+            except (OSError, ValueError) as error:
+                self.skip(name, getattr(error, "strerror", None) or str(error))
+        return found
+
+    def skip(self, name: str, why: str) -> None:
+        """Note that a file is left out, and log it if that is news."""
+        self.skipped[name] = why
+        if self._named.get(name) != why:
+            self._named[name] = why
+            logger.warning("%s is skipped: %s", safe_label(name), why)
+
+
+def _load(directory: Directory, name: str) -> Contents:
+    # Not blocking: somebody may have put a FIFO there.
+    fd = directory.open(name, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        size = check_file(os.fstat(fd))
+        # Its worker holds an exclusive lock for as long as it lives, and SIGKILL drops it.
+        alive = try_lock(fd, exclusive=False) is False
+        head = _copy(fd, at.HEADER_WORDS * at.WORD)
+        used = check_header(memoryview(head).cast("Q"), size // at.WORD)
+        data = _copy(fd, used * at.WORD)
+    finally:
+        os.close(fd)
+    # The worker may have grown since: what was copied is as long as the first look said.
+    memoryview(data).cast("Q")[at.USED] = used
+    return decode(name, data, alive)
+
+
+def _copy(fd: int, size: int) -> bytearray:
+    """Read, not map: a file that somebody truncates must not end this process by SIGBUS."""
+    data = bytearray(size)
+    if os.preadv(fd, [data], 0) < size:
+        raise BadSegment("shorter than it says")
+    return data
+
+
+def check_file(status: os.stat_result) -> int:
+    """Return the size of a file that only this user can have written; raises `BadSegment`."""
+    if not stat.S_ISREG(status.st_mode):
+        raise BadSegment("not a regular file")
+    if status.st_uid != os.geteuid():
+        raise BadSegment(f"owned by user {status.st_uid}")
+    if status.st_mode & 0o022:
+        raise BadSegment(f"mode {stat.S_IMODE(status.st_mode):04o} lets others write")
+    if status.st_size > MAX_BYTES:
+        raise BadSegment(f"larger than {MAX_BYTES} bytes")
+    return status.st_size

@@ -1,0 +1,92 @@
+"""Adds up what segments have counted, by metric and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .. import catalog
+from ..catalog import Metric
+from ..protocol import STATES, AppState
+from . import layout as at
+from .layout import ROUTE_BLOCK, WORKER_BLOCK, Stored
+from .reader import Contents
+
+Totals = dict[tuple[str, tuple[str, ...]], list[int]]
+"""Metric name and label values to words: one for a counter; for a histogram one for each
+bucket, one for what is above the last, and the sum in nanoseconds."""
+
+
+ACCEPTED_BEFORE = (AppState.ACCEPTED, AppState.CLOSED)
+
+
+def add_segment(totals: Totals, contents: Contents) -> None:
+    """Add all counts of a segment; of a dead one, its open connections as lost."""
+    slot = str(contents.header[at.SLOT])
+    for metric, labels, words in _stored(WORKER_BLOCK, contents.worker):
+        own = (slot,) if "worker" in metric.labels else ()
+        add(totals, metric, (*own, *labels), words)
+    for route, values in contents.routes.values():
+        for metric, labels, words in _stored(ROUTE_BLOCK, values):
+            add(totals, metric, (route, *labels), words)
+    for owner, records in contents.records:
+        route = contents.routes[owner][0]
+        _add_records(totals, route, records)
+        if not contents.alive:
+            _add_lost(totals, route, records)
+
+
+def add(totals: Totals, metric: Metric, labels: tuple[str, ...], words: list[int]) -> None:
+    """Add words to those of the same metric and labels."""
+    key = (metric.name, labels)
+    have = totals.get(key)
+    totals[key] = words if have is None else [a + b for a, b in zip(have, words, strict=True)]
+
+
+def _stored(
+    block: dict[str, Stored], values: memoryview
+) -> Iterator[tuple[Metric, tuple[str, ...], list[int]]]:
+    for stored in block.values():
+        if stored.bounds:
+            yield stored.metric, (), values[stored.at : stored.sum_at + 1].tolist()
+            continue
+        words = values[stored.at : stored.at + len(stored.offsets)].tolist()
+        for labels, word in zip(stored.offsets, words, strict=True):
+            if word:
+                yield stored.metric, labels, [word]
+
+
+def column(records: memoryview, word: int) -> memoryview:
+    """Return one word of each record of a block."""
+    return records[word :: at.RECORD_WORDS]
+
+
+def _add_records(totals: Totals, route: str, records: memoryview) -> None:
+    for metric, labels, words in (
+        (catalog.RECEIVED_MESSAGES, (route, "text"), (at.RECEIVED_TEXT,)),
+        (catalog.RECEIVED_MESSAGES, (route, "binary"), (at.RECEIVED_BINARY,)),
+        (catalog.RECEIVED_BYTES, (route,), (at.RECEIVED_BYTES,)),
+        (catalog.SENT_MESSAGES, (route, "text"), (at.SENT_TEXT, at.SLOW_TEXT)),
+        (catalog.SENT_MESSAGES, (route, "binary"), (at.SENT_BINARY, at.SLOW_BINARY)),
+        (catalog.SENT_BYTES, (route,), (at.SENT_BYTES,)),
+    ):
+        add(totals, metric, labels, [sum(sum(column(records, word)) for word in words)])
+    # The slow sends, above the first bound, are counted in the route's block.
+    duration = [0] * (len(catalog.SEND_DURATION.buckets) + 2)
+    duration[0] = sum(sum(column(records, word)) for word in (at.SENT_TEXT, at.SENT_BINARY))
+    duration[-1] = sum(column(records, at.SENT_NS))
+    add(totals, catalog.SEND_DURATION, (route,), duration)
+
+
+def _add_lost(totals: Totals, route: str, records: memoryview) -> None:
+    """Count the open records of a dead worker: as lost, or as handshakes that broke off."""
+    states, answered = column(records, at.STATE), column(records, at.ANSWERED_AT)
+    for state, answered_at in zip(states, answered, strict=True):
+        if state and not answered_at:
+            add(totals, catalog.HANDSHAKES, (route, "aborted"), [1])
+        elif state and STATES[min(state, len(STATES)) - 1].app in ACCEPTED_BEFORE:
+            add(totals, catalog.LOST_CONNECTIONS, (route,), [1])
+
+
+def state_label(word: int) -> str:
+    """Return the `state` label of a record's state word; of a damaged one, `closing`."""
+    return STATES[word - 1].label if 1 <= word <= len(STATES) else "closing"

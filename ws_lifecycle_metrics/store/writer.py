@@ -1,0 +1,154 @@
+"""The segment that one worker writes, in a shared file or in memory of its own."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import secrets
+import threading
+import time
+from contextlib import suppress
+from itertools import count
+
+from . import layout as at
+from .directory import SEGMENT_SUFFIX, Directory, try_lock
+from .layout import BlockKind, Status
+from .process import boot_id, namespace, start_ticks
+
+FIRST_EXTENT = 64 * 1024
+LARGEST_EXTENT = 4 * 1024 * 1024
+BLOCK_STEP = 8  # words; so that what is left of an extent always has room for a block's head
+MASK = (1 << 64) - 1
+
+
+class Segment:
+    """A growing sequence of words, written by the thread that made it and nobody else.
+
+    It grows by mapping further extents of the file, each twice the size of the one before:
+    what has been handed out never moves, and a file of any size keeps few descriptors open.
+    With no directory the memory is anonymous: the same words, for this process alone.
+    Raises `OSError` (ENOSPC among others) where no room can be had, never SIGBUS.
+    """
+
+    def __init__(self, directory: Directory | None = None) -> None:
+        self.directory = directory
+        self.uuid = secrets.randbits(128)
+        self.name = f"{os.getpid()}-{self.uuid:032x}{SEGMENT_SUFFIX}"
+        self._file = self._lock = -1
+        self._extents: list[mmap.mmap] = []
+        self._size = self._used = 0
+        self.header = self._tail = memoryview(b"").cast("Q")
+        self._blocks = count()
+        if directory is None:
+            self._start()
+        else:
+            self._create(directory)
+
+    def _create(self, directory: Directory) -> None:
+        # A reader must never meet a half-made file: it is made under another name.
+        draft = f".{self.name}"
+        self._file = directory.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        try:
+            self._start()
+            # On an open of its own, so that a forked child can drop it by closing it.
+            self._lock = directory.open(draft, os.O_RDONLY)
+            if try_lock(self._lock, exclusive=True) is not True:
+                raise OSError("the file system of the directory has no locks")
+            os.rename(draft, self.name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(draft, dir_fd=directory.fd)
+            self.abandon()
+            raise
+
+    def _start(self) -> None:
+        words = self._extend(0)
+        self.header, self._tail = words[: at.HEADER_WORDS], words[at.HEADER_WORDS :]
+        words[at.FINGERPRINT_AT] = at.FINGERPRINT
+        words[at.PID] = os.getpid()
+        words[at.START_TICKS] = start_ticks(os.getpid())
+        words[at.BOOT_HIGH], words[at.BOOT_LOW] = boot_id()
+        words[at.PID_NAMESPACE] = namespace("pid")
+        words[at.TIME_NAMESPACE] = namespace("time")
+        words[at.UID] = os.geteuid() if hasattr(os, "geteuid") else 0
+        words[at.UUID_HIGH], words[at.UUID_LOW] = self.uuid >> 64, self.uuid & MASK
+        words[at.CREATED_AT] = time.monotonic_ns()
+        words[at.CREATED_WALL] = time.time_ns()
+        words[at.SLOT] = at.NO_SLOT
+        words[at.THREAD] = threading.get_native_id()
+        words[at.STATUS] = Status.READY
+        self._used = words[at.USED] = at.HEADER_WORDS
+        words[at.MAGIC_AT] = at.MAGIC
+
+    def _extend(self, words: int) -> memoryview:
+        """Return a fresh extent with room for at least `words` words."""
+        size = min(max(self._size, FIRST_EXTENT), LARGEST_EXTENT)
+        size = max(size, -(-words * at.WORD // FIRST_EXTENT) * FIRST_EXTENT)
+        if self._file < 0:
+            extent = mmap.mmap(-1, size)
+        else:
+            os.posix_fallocate(self._file, self._size, size)  # a full disk speaks up here
+            extent = mmap.mmap(self._file, size, offset=self._size)
+        self._extents.append(extent)
+        self._size += size
+        return memoryview(extent).cast("Q")
+
+    def add_block(self, kind: BlockKind, words: int, name: str = "", owner: int = 0) -> Block:
+        """Append and publish a block with room for at least `words` words of its own."""
+        text = name.encode()[: at.MAX_NAME_BYTES]
+        start = at.BLOCK_NAME + -(-len(text) // at.WORD)
+        total = -(-(start + words) // BLOCK_STEP) * BLOCK_STEP
+        if total > len(self._tail):
+            extent = self._extend(total)
+            # A block is never split: readers step over the rest of the extent before.
+            self._publish(BlockKind.PADDING, len(self._tail))
+            self._tail = extent
+        block = self._tail[:total]
+        block[at.BLOCK_NAME_BYTES], block[at.BLOCK_OWNER] = len(text), owner
+        block.cast("B")[at.BLOCK_NAME * at.WORD :][: len(text)] = text
+        self._publish(kind, total)
+        return Block(next(self._blocks), block[start:])
+
+    def _publish(self, kind: BlockKind, words: int) -> None:
+        if words:
+            self._tail[at.BLOCK_KIND], self._tail[at.BLOCK_WORDS] = kind, words
+            self._tail = self._tail[words:]
+            self._used += words
+            self.header[at.USED] = self._used
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes can read it."""
+        return self._file >= 0
+
+    def contents(self) -> bytes:
+        """Return a copy of what a reader would find in the file."""
+        whole = b"".join(memoryview(extent) for extent in self._extents)
+        return whole[: self.header[at.USED] * at.WORD]
+
+    def unlinked(self) -> bool:
+        """Whether somebody removed the file, so that no reader sees what is written."""
+        return self.shared and os.fstat(self._file).st_nlink == 0
+
+    def close(self) -> None:
+        """Say that the worker ended; what is in the segment stays to be read."""
+        self.header[at.STATUS] = Status.CLOSED
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the descriptors and say nothing, as a forked child must: it is not the writer."""
+        for fd in (self._lock, self._file):
+            if fd >= 0:
+                with suppress(OSError):
+                    os.close(fd)
+        self._lock = self._file = -1
+
+
+class Block:
+    """A published block: its number among the segment's blocks, and its words."""
+
+    __slots__ = ("number", "words")
+
+    def __init__(self, number: int, words: memoryview) -> None:
+        self.number = number
+        self.words = words

@@ -1,0 +1,1 @@
+"""How the numbers leave the process; one sink a file."""

@@ -1,0 +1,75 @@
+"""Log records, at a limited rate: the logger is `ws_lifecycle_metrics`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from ..labels import safe_label
+from ..protocol import Rule, Severity
+
+logger = logging.getLogger("ws_lifecycle_metrics")
+
+PERIOD = 60.0
+_LEVELS = {
+    Severity.ERROR: logging.ERROR,
+    Severity.WARNING: logging.WARNING,
+    Severity.INFO: logging.DEBUG,
+}
+
+
+class RateLimit:
+    """Lets a key pass once a period and counts how often it did not."""
+
+    def __init__(self, period: float = PERIOD, clock: Callable[[], float] = time.monotonic) -> None:
+        self._period = period
+        self._clock = clock
+        self._next: dict[str, float] = {}
+        self._held: dict[str, int] = {}
+
+    def take(self, key: str) -> int | None:
+        """Return how often `key` was held back since it last passed, or None: hold it back."""
+        now = self._clock()
+        if now < self._next.get(key, now):
+            self._held[key] = self._held.get(key, 0) + 1
+            return None
+        self._next[key] = now + self._period
+        return self._held.pop(key, 0)
+
+
+_limit = RateLimit()
+
+
+def log_violation(rule: Rule, route: str) -> None:
+    """Log a violation: error and warning by their severity, info as debug."""
+    held = _limit.take(rule.id)
+    if held is None:
+        return
+    logger.log(
+        _LEVELS[rule.severity],
+        "%s broke %s on %s: %s %s%s",
+        "the application" if rule.party == "app" else "the server",
+        rule.id,
+        safe_label(route),
+        rule.meaning,
+        rule.hint,
+        f" ({held} more since the last such line)" if held else "",
+        extra={"rule": rule.id, "party": str(rule.party), "http_route": safe_label(route)},
+    )
+
+
+def log_fault(error: Exception) -> None:
+    """Log an exception as a fault of this package."""
+    held = _limit.take("fault")
+    if held is not None:
+        logger.error(
+            "a fault in ws_lifecycle_metrics; the application is not affected", exc_info=error
+        )
+
+
+def log_route_failed(error: Exception) -> None:
+    """Log an exception the user's `Config.route`."""
+    held = _limit.take("route")
+    if held is not None:
+        logger.error("Config.route raised; the connection's route is 'other'", exc_info=error)

@@ -1,0 +1,106 @@
+"""Prometheus: a collector for any registry, and the exposition as bytes and as an ASGI app."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from .. import catalog
+from ..catalog import METRICS, Kind
+from ..config import Config
+from ..store.snapshot import Family, Histogram, Snapshot, Source
+from .logs import log_fault
+
+Take = Callable[[], Snapshot]
+
+
+class LifecycleCollector(Collector):
+    """Collects all metrics of a service, from all its workers on this host.
+
+    Usable in any registry: `REGISTRY.register(LifecycleCollector())`. A failure never fails
+    the scrape: it gives `ws_lifecycle_metrics_collector_success` 0 and a log record.
+    """
+
+    def __init__(self, config: Config | None = None, *, take: Take | None = None) -> None:
+        self._take = Source(config).take if take is None else take
+
+    def describe(self) -> Iterable[Metric]:
+        """Name the metrics, so that a registry need not collect to know them."""
+        return [_family(Family(metric, {})) for metric in METRICS.values()]
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric, or only that collecting failed."""
+        try:
+            families = [_family(family) for family in self._take().families()]
+        except Exception as error:  # noqa: BLE001  # a failing collector must not fail the scrape
+            log_fault(error)
+            families = [_family(Family(catalog.COLLECTOR_SUCCESS, {(): 0}))]
+        yield from families
+
+
+def _family(family: Family) -> Metric:
+    metric = family.metric
+    if metric.kind is Kind.HISTOGRAM:
+        histogram = HistogramMetricFamily(metric.prometheus, metric.help, labels=metric.labels)
+        bounds = [*(_number(bound) for bound in metric.buckets), "+Inf"]
+        for labels, value in family.series.items():
+            assert isinstance(value, Histogram)
+            counts = zip(bounds, accumulate(value.counts), strict=True)
+            histogram.add_metric(labels, [(bound, float(n)) for bound, n in counts], value.sum)
+        return histogram
+    made = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+    simple = made(metric.prometheus, metric.help, labels=metric.labels)
+    for labels, value in family.series.items():
+        assert not isinstance(value, Histogram)
+        simple.add_metric(labels, value)
+    return simple
+
+
+def _number(bound: float) -> str:
+    """Write a bucket's bound as prometheus_client writes its own: 0.005, 1.0, 10.0."""
+    return str(float(bound))
+
+
+def render(take: Take, accept: str = "") -> tuple[bytes, str]:
+    """Return what `take` reads as text, and its content type, as the Accept header wants it."""
+    encoder, content_type = choose_encoder(accept)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(LifecycleCollector(take=take))
+    return encoder(registry), content_type
+
+
+def metrics_app(config: Config | None = None) -> Callable[[Any, Any, Any], Awaitable[None]]:
+    """Return an ASGI application that answers every request with the metrics.
+
+    For convenience: it is gone together with its worker. The sidecar,
+    `ws-lifecycle-metrics serve`, answers also when a worker hangs.
+    """
+    take = Source(config).take
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise ValueError(f"metrics_app serves http, not {scope['type']!r}")
+        found = b",".join(v for k, v in scope["headers"] if bytes(k).lower() == b"accept")
+        # In a thread: reading and rendering must not delay the connections that they show.
+        body, content_type = await asyncio.to_thread(render, take, found.decode("latin-1"))
+        headers = [
+            (b"content-type", content_type.encode()),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        answer = b"" if scope.get("method") == "HEAD" else body
+        await send({"type": "http.response.body", "body": answer})
+
+    return app
