@@ -41,6 +41,7 @@ Message = Any
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[Any]]
 
+SCOPES_JUDGED = 100
 MOST_FAULTS = 100
 """After so many faults of its own, a worker's middleware observes no more."""
 
@@ -161,6 +162,7 @@ class Conversation:
         "_sent_bytes",
         "_sent_ns",
         "_sent_text",
+        "_serial",
         "_words",
         "_worker",
     )
@@ -179,30 +181,31 @@ class Conversation:
         self._inner_receive = receive
         self._inner_send = send
         self._lifecycle = Lifecycle(scope)
-        self._open = self._routed = False
+        self._open = False
         self._pending = 0
+        self._serial = worker.connections = worker.connections + 1
         self._opened_at = _now()
-        self._route = worker.route(None)
-        if middleware.config.route is not None:
-            self._find_route()
+        # A callable of the user's needs no routing to have taken place.
+        self._routed = middleware.config.route is not None
+        self._route = worker.route(middleware.template(scope) if self._routed else None)
         self._begin_record(self._route)
 
     def _begin_record(self, route: Route) -> None:
         self._words = words = route.take()
-        words[at.SERIAL] = self._worker.next_serial()
+        words[at.SERIAL] = self._serial
         words[at.OPENED_AT] = words[at.STATE_AT] = self._opened_at
-        words[at.ANSWERED_AT] = words[RECEIVED_AT] = words[SENT_AT] = 0
-        words[at.SUBPROTOCOL] = words[at.VIOLATIONS] = 0
-        # These are written from here, not read and written: that halves the cost of a count.
-        self._receive_calls = words[RECEIVE_CALLS]
+        words[at.ANSWERED_AT] = words[at.SUBPROTOCOL] = words[at.VIOLATIONS] = 0
+        # Counted here and stored there: to read a word back costs more than to write it.
         self._received_text = words[RECEIVED_TEXT]
         self._received_bytes = words[at.BASE_RECEIVED_BYTES] = words[RECEIVED_BYTES]
-        self._send_calls = words[SEND_CALLS]
         self._sent_text = words[SENT_TEXT]
         self._sent_bytes = words[at.BASE_SENT_BYTES] = words[SENT_BYTES]
         self._sent_ns = words[SENT_NS]
-        words[at.BASE_RECEIVED] = self._received_text + words[at.RECEIVED_BINARY]
-        words[at.BASE_SENT] = sum(words[at.SENT_TEXT : at.SLOW_BINARY + 1])
+        received = self._received_text + words[at.RECEIVED_BINARY]
+        sent = sum(words[at.SENT_TEXT : at.SLOW_BINARY + 1])
+        words[at.BASE_RECEIVED], words[at.BASE_SENT] = received, sent
+        self._receive_calls = words[RECEIVE_CALLS] = received + self._pending
+        self._send_calls = words[SEND_CALLS] = sent
         words[at.STATE] = self._lifecycle.state.code + 1
 
     # What the application and the server do, in the order of a conversation.
@@ -288,13 +291,15 @@ class Conversation:
         return None
 
     def _opened(self) -> None:
-        self._flag(self._lifecycle.opened())
+        # A server builds all its scopes alike, so the first ones speak for the rest.
+        if self._serial <= SCOPES_JUDGED:
+            self._flag(self._lifecycle.opened())
 
     def _receive_called(self) -> None:
         self._flag(self._lifecycle.receive_called(self._pending))
 
     def _receive_failed(self, error: BaseException) -> None:
-        self._words[at.RECEIVED_OTHER] += 1
+        self._receive_calls = self._words[RECEIVE_CALLS] = self._receive_calls - 1
         self._flag(self._lifecycle.receive_failed(error))
 
     def _received(self, message: Message) -> None:
@@ -305,7 +310,7 @@ class Conversation:
         words[RECEIVED_AT] = _now()
         kind, size = _payload(message, "websocket.receive")
         if kind is None:
-            words[at.RECEIVED_OTHER] += 1
+            self._receive_calls = words[RECEIVE_CALLS] = self._receive_calls - 1
         else:
             self._received_bytes = words[RECEIVED_BYTES] = self._received_bytes + size
             words[at.RECEIVED[kind]] += 1
@@ -330,7 +335,7 @@ class Conversation:
         words = self._words
         kind, size = _payload(message, "websocket.send")
         if kind is None:
-            words[at.SENT_OTHER] += 1
+            self._send_calls = words[SEND_CALLS] = self._send_calls - 1
             if self._lifecycle.result is not None and not words[at.ANSWERED_AT]:
                 self._count_handshake(self._lifecycle.result)
             return
@@ -343,7 +348,7 @@ class Conversation:
         self._sent_text = words[SENT_TEXT]
 
     def _send_failed(self, message: Message, error: BaseException, legal: bool) -> None:
-        self._words[at.SENT_OTHER] += 1
+        self._send_calls = self._words[SEND_CALLS] = self._send_calls - 1
         rules = self._lifecycle.send_failed(message, error, legal)
         self._note_state()
         self._flag(rules)
@@ -390,13 +395,11 @@ class Conversation:
         route = self._worker.route(self._middleware.template(self._scope))
         if route is self._route:
             return
-        old, serial = self._words, self._words[at.SERIAL]
+        old = self._words
         self._begin_record(route)
         new = self._words
-        new[at.SERIAL] = serial
         for word in (at.STATE_AT, RECEIVED_AT, at.VIOLATIONS):
             new[word] = old[word]
-        self._receive_calls = new[RECEIVE_CALLS] = self._receive_calls + self._pending
         self._route.give_back(old)
         self._route = route
 
@@ -453,10 +456,12 @@ def _plain_text(message: Message, kind: str) -> str | None:
 
 def _payload(message: Message, kind: str) -> tuple[int | None, int]:
     """Return 0 for text or 1 for binary, and the payload's bytes; None for anything else."""
+    if type(message) is not dict or message.get("type") != kind:
+        return None, 0
     text = _plain_text(message, kind)
     if text is not None:
         return 0, len(text) if text.isascii() else _utf8_size(text)
-    if type(message) is dict and message.get("type") == kind and message.get("text") is None:
+    if message.get("text") is None:
         data = message.get("bytes")
         if isinstance(data, (bytes, bytearray, memoryview)):
             return 1, memoryview(data).nbytes

@@ -71,8 +71,8 @@ MAX_NAME_BYTES = 1024
 
 # The record of a connection. Counts only ever grow, also when the record is used for the next
 # connection of the same route: a route's total is the sum over its records, and it never falls.
-# Calls that have not returned are the calls less all that returned, so that one store a call
-# tells where the application is.
+# Calls are counted when they begin and, if no message came of them, taken back when they end:
+# those that have not returned are the calls less the messages, and one store tells of each.
 RECORD_WORDS = 32
 (
     STATE,  # 0: free; else the code of the protocol's state + 1
@@ -85,7 +85,6 @@ RECORD_WORDS = 32
     RECEIVE_CALLS,
     RECEIVED_TEXT,
     RECEIVED_BINARY,
-    RECEIVED_OTHER,  # connect, disconnect, what broke a rule, calls that raised
     RECEIVED_BYTES,
     RECEIVED_AT,
     SEND_CALLS,
@@ -93,7 +92,6 @@ RECORD_WORDS = 32
     SENT_BINARY,
     SLOW_TEXT,  # sends that took longer than the histogram's first bound
     SLOW_BINARY,
-    SENT_OTHER,
     SENT_BYTES,
     SENT_AT,  # start of the latest send()
     SENT_NS,
@@ -101,25 +99,22 @@ RECORD_WORDS = 32
     BASE_RECEIVED_BYTES,
     BASE_SENT,
     BASE_SENT_BYTES,
-) = range(26)
+) = range(24)
 
 RECEIVED = (RECEIVED_TEXT, RECEIVED_BINARY)
 SENT = (SENT_TEXT, SENT_BINARY, SLOW_TEXT, SLOW_BINARY)
-COUNTS = (
-    *(RECEIVE_CALLS, *RECEIVED, RECEIVED_OTHER, RECEIVED_BYTES),
-    *(SEND_CALLS, *SENT, SENT_OTHER, SENT_BYTES, SENT_NS),
-)
+COUNTS = (*RECEIVED, RECEIVED_BYTES, *SENT, SENT_BYTES, SENT_NS)
 """The words of a record that only grow."""
 
 
 def receives_pending(record: memoryview) -> int:
     """Return how many receive() calls have not returned."""
-    return max(0, record[RECEIVE_CALLS] - sum(record[i] for i in RECEIVED) - record[RECEIVED_OTHER])
+    return max(0, record[RECEIVE_CALLS] - sum(record[word] for word in RECEIVED))
 
 
 def sends_pending(record: memoryview) -> int:
     """Return how many send() calls have not returned."""
-    return max(0, record[SEND_CALLS] - sum(record[i] for i in SENT) - record[SENT_OTHER])
+    return max(0, record[SEND_CALLS] - sum(record[word] for word in SENT))
 
 
 FAST_NS = int(SEND_DURATION.buckets[0] * NS)
@@ -127,7 +122,7 @@ FAST_NS = int(SEND_DURATION.buckets[0] * NS)
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A metric's words within its block: first word and, for a histogram, bounds in ns.
+    """A metric's words within its block: first word and, for a histogram, bounds and sum in ns.
 
     A counter has one word a series, in the catalogue's order. A histogram has a word for
     each bucket, one for what is above the last, and the sum in ns.
@@ -137,11 +132,7 @@ class Stored:
     at: int
     offsets: dict[tuple[str, ...], int]
     bounds: tuple[int, ...]
-
-    @property
-    def sum_at(self) -> int:
-        """Word of a histogram's sum, in ns."""
-        return self.at + len(self.bounds) + 1
+    sum_at: int = 0
 
     def bucket(self, ns: int) -> int:
         """Return the word that counts a duration of `ns` nanoseconds."""
@@ -156,7 +147,7 @@ def _lay_out(block: Block) -> tuple[dict[str, Stored], int]:
             continue
         if metric.kind is Kind.HISTOGRAM:
             bounds = tuple(round(bound * NS) for bound in metric.buckets)
-            stored[name] = Stored(metric, at, {}, bounds)
+            stored[name] = Stored(metric, at, {}, bounds, at + len(bounds) + 1)
             at += len(bounds) + 2
         else:
             offsets = {labels: at + index for index, labels in enumerate(metric.series)}

@@ -56,8 +56,6 @@ class Route:
     def give_back(self, record: Words) -> None:
         """Free a record; what one that no reader saw has counted goes to one that is seen."""
         record[at.STATE] = 0
-        record[at.RECEIVED_OTHER] += at.receives_pending(record)
-        record[at.SENT_OTHER] += at.sends_pending(record)
         if type(record.obj) is not bytearray:
             self._free.append(record)
         elif self._sum is not None:
@@ -77,7 +75,7 @@ class Worker:
         self.segment = Segment(directory)
         self.words = self.segment.add_block(BlockKind.WORKER, WORKER_BLOCK_WORDS).words
         self.internal_errors = 0
-        self._serial = 0
+        self.connections = 0
         self._records = 0
         self._routes: dict[str, Route] = {}
         self._subprotocols: dict[str, int] = {}
@@ -113,11 +111,6 @@ class Worker:
     def draining(self) -> bool:
         """Whether the server has begun to shut down."""
         return bool(self.segment.header[at.DRAINING_SINCE])
-
-    def next_serial(self) -> int:
-        """Return a number that this worker has given to no connection yet."""
-        self._serial += 1
-        return self._serial
 
     def route(self, template: str | None) -> Route:
         """Return the route of a template; beyond the cap or with no room, of `other`."""
