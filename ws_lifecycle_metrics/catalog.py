@@ -23,10 +23,11 @@ class Kind(StrEnum):
 
 
 class Block(StrEnum):
-    """Where a segment keeps the words of a metric: one block a worker or a route."""
+    """Where a segment keeps a metric's words: one block a worker, route or operation."""
 
     WORKER = "worker"
     ROUTE = "route"
+    OPERATION = "operation"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ from . import catalog
 from .catalog import code_label
 from .config import Config
 from .integrations import channels, litestar, starlette
-from .protocol import OPEN, Lifecycle, Rule, ServerState, Severity
+from .protocol import OPEN, SHIELDED, Lifecycle, Rule, ServerState, Severity
 from .protocol.table import GONE
 from .store import layout as at
 from .store.layout import (
@@ -30,7 +30,6 @@ from .store.layout import (
     SENT_BYTES,
     SENT_NS,
     SENT_TEXT,
-    Stored,
 )
 from .store.worker import Route, Worker, current, existing
 from .telemetry.logs import log_fault, log_route_failed, log_violation
@@ -46,12 +45,12 @@ MOST_FAULTS = 100
 """After so many faults of its own, a worker's middleware observes no more."""
 
 _HANDSHAKES = ROUTE_BLOCK[catalog.HANDSHAKES.name].offsets
-_HANDSHAKE_DURATION = ROUTE_BLOCK[catalog.HANDSHAKE_DURATION.name]
-_CONNECTION_DURATION = ROUTE_BLOCK[catalog.CONNECTION_DURATION.name]
+_HANDSHAKE_DURATION = ROUTE_BLOCK[catalog.HANDSHAKE_DURATION.name].histogram()
+_CONNECTION_DURATION = ROUTE_BLOCK[catalog.CONNECTION_DURATION.name].histogram()
 _CLOSES = ROUTE_BLOCK[catalog.CLOSES.name].offsets
-_SEND_DURATION = ROUTE_BLOCK[catalog.SEND_DURATION.name]
-_APP_ERRORS = ROUTE_BLOCK[catalog.APP_ERRORS.name].at
-_SHIELDED_SENDS = ROUTE_BLOCK[catalog.SHIELDED_SENDS.name].at
+_SEND_DURATION = ROUTE_BLOCK[catalog.SEND_DURATION.name].histogram()
+_APP_ERRORS = ROUTE_BLOCK[catalog.APP_ERRORS.name].offsets[()]
+_SHIELDED_SENDS = ROUTE_BLOCK[catalog.SHIELDED_SENDS.name].offsets[()]
 _VIOLATIONS = {
     rule: word for (_, rule), word in ROUTE_BLOCK[catalog.PROTOCOL_VIOLATIONS.name].offsets.items()
 }
@@ -61,13 +60,6 @@ _SERVER_CODES = frozenset({1012})
 ILLEGAL, DROP = object(), object()
 
 _VOID = memoryview(bytearray(at.RECORD_WORDS * at.WORD)).cast("Q")
-SHIELDED = {
-    "app.send-after-close",
-    "app.close-twice",
-    "app.accept-after-close",
-    "app.send-after-disconnect",
-    "app.close-after-disconnect",
-}
 _now = time.monotonic_ns
 
 
@@ -75,7 +67,7 @@ class ProtocolViolation(Exception):  # noqa: N818  # the field's word: it is no 
     """A rule of severity error was broken, under the policy `strict`."""
 
     def __init__(self, rule: Rule) -> None:
-        super().__init__(f"{rule.id}: {rule.meaning} {rule.hint}")
+        super().__init__(f"{rule.id}: {rule.meaning}; {rule.hint}")
         self.rule = rule
 
 
@@ -410,7 +402,7 @@ class Conversation:
             self._words[at.SUBPROTOCOL] = self._worker.subprotocol(subprotocol)
         words = self._route.words
         words[_HANDSHAKES[(result,)]] += 1
-        _observe(words, _HANDSHAKE_DURATION, answered - self._opened_at)
+        _HANDSHAKE_DURATION.observe(words, answered - self._opened_at)
 
     def _end(self, result: str) -> None:
         """Count the end; `result` is the handshake's if the application never answered."""
@@ -423,7 +415,7 @@ class Conversation:
             self._count_handshake("aborted" if gone else result)
         elif self._lifecycle.accepted:
             words[_CLOSES[self._close_labels()]] += 1
-            _observe(words, _CONNECTION_DURATION, _now() - answered)
+            _CONNECTION_DURATION.observe(words, _now() - answered)
         # Tasks that the application leaves behind may go on calling: into a void.
         self._words = _VOID
         self._open = False
@@ -471,8 +463,3 @@ def _payload(message: Message, kind: str) -> tuple[int | None, int]:
 def _utf8_size(text: str) -> int:
     # Only counted, so a lone surrogate, which the server will refuse, may pass here.
     return len(text.encode("utf-8", "surrogatepass"))
-
-
-def _observe(words: memoryview, histogram: Stored, ns: int) -> None:
-    words[histogram.bucket(ns)] += 1
-    words[histogram.sum_at] += ns

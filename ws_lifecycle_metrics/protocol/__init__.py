@@ -6,7 +6,7 @@ Pure: standard library only, no I/O, no clock.
 from __future__ import annotations
 
 from .lifecycle import Initiator, Lifecycle, Result
-from .rules import RULES, Findings, Party, Rule, Severity
+from .rules import RULES, SHIELDED, Findings, Party, Rule, Severity
 from .table import (
     INITIAL,
     LEGAL,
@@ -25,6 +25,7 @@ __all__ = [
     "LEGAL",
     "OPEN",
     "RULES",
+    "SHIELDED",
     "STATES",
     "AppState",
     "Claim",

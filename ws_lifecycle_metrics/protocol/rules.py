@@ -472,3 +472,14 @@ _SERVER_RULES: Final = (
 RULES: Final[Mapping[str, Rule]] = MappingProxyType(
     {rule.id: rule for rule in (*_APP_RULES, *_SERVER_RULES)}
 )
+
+# After the close or the disconnect there is nobody to send to: what the policy `shield` drops.
+SHIELDED: Final = frozenset(
+    {
+        "app.accept-after-close",
+        "app.close-after-disconnect",
+        "app.close-twice",
+        "app.send-after-close",
+        "app.send-after-disconnect",
+    }
+)

@@ -14,8 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from ..catalog import METRICS, Kind
+from ..catalog import METRICS
 from .directory import Directory
+from .layout import words_of
 from .reader import BadSegment, Contents, Reader, check_file
 from .totals import Totals, add_segment
 
@@ -63,8 +64,9 @@ def _decode(data: dict[str, Any]) -> Archive:
         metric = METRICS.get(name)
         if metric is None or len(labels) != len(metric.labels):
             continue  # another version's metric
-        size = len(metric.buckets) + 2 if metric.kind is Kind.HISTOGRAM else 1
-        if len(words) == size and all(type(word) is int and word >= 0 for word in words):
+        if len(words) == words_of(metric) and all(
+            type(word) is int and word >= 0 for word in words
+        ):
             totals[name, tuple(map(str, labels))] = list(words)
     folded = frozenset(int(uuid, 16) for uuid in data["folded"])
     return Archive(int(data["generation"]), folded, totals)

@@ -61,6 +61,7 @@ class BlockKind(IntEnum):
     ROUTE = 2
     SUBPROTOCOL = 3
     RECORDS = 4
+    OPERATION = 5
 
 
 # A block starts with: its kind, its size in words (these included), the bytes of its name,
@@ -75,13 +76,14 @@ MAX_NAME_BYTES = 1024
 # those that have not returned are the calls less the messages, and one store tells of each.
 RECORD_WORDS = 32
 (
-    STATE,  # 0: free; else the code of the protocol's state + 1
+    STATE,  # 0: free; ORPHANED; else the code of the protocol's state + 1
     SERIAL,
     OPENED_AT,
     ANSWERED_AT,  # when the handshake was counted, whatever its result
     STATE_AT,
     SUBPROTOCOL,  # number of its name's block + 1; 0: none
     VIOLATIONS,
+    OPERATIONS,  # GraphQL operations that run
     RECEIVE_CALLS,
     RECEIVED_TEXT,
     RECEIVED_BINARY,
@@ -99,7 +101,10 @@ RECORD_WORDS = 32
     BASE_RECEIVED_BYTES,
     BASE_SENT,
     BASE_SENT_BYTES,
-) = range(24)
+) = range(25)
+
+ORPHANED = 255
+"""The state of a record whose connection has ended and whose operations go on."""
 
 RECEIVED = (RECEIVED_TEXT, RECEIVED_BINARY)
 SENT = (SENT_TEXT, SENT_BINARY, SLOW_TEXT, SLOW_BINARY)
@@ -121,45 +126,63 @@ FAST_NS = int(SEND_DURATION.buckets[0] * NS)
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A metric's words within its block: first word and, for a histogram, bounds and sum in ns.
+class HistogramWords:
+    """A histogram within its block: a word for each bucket, one above the last, the sum in ns."""
 
-    A counter has one word a series, in the catalogue's order. A histogram has a word for
-    each bucket, one for what is above the last, and the sum in ns.
-    """
-
-    metric: Metric
     at: int
-    offsets: dict[tuple[str, ...], int]
     bounds: tuple[int, ...]
-    sum_at: int = 0
+    sum_at: int
 
     def bucket(self, ns: int) -> int:
         """Return the word that counts a duration of `ns` nanoseconds."""
         return self.at + bisect_left(self.bounds, ns)
+
+    def observe(self, words: memoryview, ns: int) -> None:
+        """Count a duration of `ns` nanoseconds."""
+        words[self.bucket(ns)] += 1
+        words[self.sum_at] += ns
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A metric's words within its block: the first word of each series, `size` words a series.
+
+    The keys are the label values that remain without the block's own, as in `Metric.series`.
+    """
+
+    metric: Metric
+    offsets: dict[tuple[str, ...], int]
+    size: int
+
+    def histogram(self, *labels: str) -> HistogramWords:
+        """Return where one series of a histogram stands."""
+        at = self.offsets[labels]
+        bounds = tuple(round(bound * NS) for bound in self.metric.buckets)
+        return HistogramWords(at, bounds, at + self.size - 1)
 
 
 def _lay_out(block: Block) -> tuple[dict[str, Stored], int]:
     stored: dict[str, Stored] = {}
     at = 0
     for name, metric in METRICS.items():
-        if metric.block is not block:
-            continue
-        if metric.kind is Kind.HISTOGRAM:
-            bounds = tuple(round(bound * NS) for bound in metric.buckets)
-            stored[name] = Stored(metric, at, {}, bounds, at + len(bounds) + 1)
-            at += len(bounds) + 2
-        else:
-            offsets = {labels: at + index for index, labels in enumerate(metric.series)}
-            stored[name] = Stored(metric, at, offsets, ())
-            at += len(offsets)
+        if metric.block is block:
+            size = words_of(metric)
+            offsets = {labels: at + index * size for index, labels in enumerate(metric.series)}
+            stored[name] = Stored(metric, offsets, size)
+            at += size * len(offsets)
     return stored, at
+
+
+def words_of(metric: Metric) -> int:
+    """Return how many words a series of `metric` takes."""
+    return len(metric.buckets) + 2 if metric.kind is Kind.HISTOGRAM else 1
 
 
 NO_SLOT = (1 << 64) - 1
 
 WORKER_BLOCK, WORKER_BLOCK_WORDS = _lay_out(Block.WORKER)
 ROUTE_BLOCK, ROUTE_BLOCK_WORDS = _lay_out(Block.ROUTE)
+OPERATION_BLOCK, OPERATION_BLOCK_WORDS = _lay_out(Block.OPERATION)
 
 
 def _fingerprint() -> int:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from ..labels import safe_label
 from . import layout as at
 from .directory import Directory, try_lock
-from .layout import ROUTE_BLOCK_WORDS, WORKER_BLOCK_WORDS, BlockKind
+from .layout import OPERATION_BLOCK_WORDS, ROUTE_BLOCK_WORDS, WORKER_BLOCK_WORDS, BlockKind
 
 MAX_BYTES = 1 << 28
 MAX_BLOCKS = 1 << 17
 LEAST_WORDS: dict[int, int] = {
     BlockKind.ROUTE: ROUTE_BLOCK_WORDS,
+    BlockKind.OPERATION: OPERATION_BLOCK_WORDS,
     BlockKind.WORKER: WORKER_BLOCK_WORDS,
 }
 
@@ -31,8 +32,8 @@ class BadSegment(Exception):  # noqa: N818  # a finding, not a failure of ours
 class Contents:
     """A segment as it was read: the header and the blocks' words, all copies.
 
-    `alive` is whether a process still holds the file; `routes` maps a block's number to the
-    route's name and counters; `records` are blocks of records with their route's number.
+    `alive` is whether a process still holds the file; `routes` and
+    `operations` map a block's number to its name and counters; `records` are blocks of records with their route's number.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Contents:
     alive: bool
     worker: memoryview = field(default_factory=lambda: memoryview(b"").cast("Q"))
     routes: dict[int, tuple[str, memoryview]] = field(default_factory=dict)
+    operations: dict[int, tuple[str, memoryview]] = field(default_factory=dict)
     subprotocols: dict[int, str] = field(default_factory=dict)
     records: list[tuple[int, memoryview]] = field(default_factory=list)
 
@@ -105,6 +107,8 @@ def _take_block(
             contents.records.append((owner, values[:whole]))
         case BlockKind.ROUTE:
             contents.routes[number] = (text, values)
+        case BlockKind.OPERATION:
+            contents.operations[number] = (text, values)
         case BlockKind.WORKER:
             contents.worker = values
         case BlockKind.SUBPROTOCOL:

@@ -105,8 +105,8 @@ class Snapshot:
             owners = [(_slot(worker),) for worker in self.workers]
         else:
             owners = [()]
-        size = len(metric.buckets) + 2 if metric.kind is Kind.HISTOGRAM else 1
-        found = {(*owner, *labels): [0] * size for owner in owners for labels in metric.series}
+        none = [0] * at.words_of(metric)
+        found = {(*owner, *labels): none for owner in owners for labels in metric.series}
         found.update(
             (labels, words) for (name, labels), words in self.totals.items() if name == metric.name
         )

@@ -8,7 +8,7 @@ from .. import catalog
 from ..catalog import Metric
 from ..protocol import STATES, AppState
 from . import layout as at
-from .layout import ROUTE_BLOCK, WORKER_BLOCK, Stored
+from .layout import OPERATION_BLOCK, ROUTE_BLOCK, WORKER_BLOCK, Stored, words_of
 from .reader import Contents
 
 Totals = dict[tuple[str, tuple[str, ...]], list[int]]
@@ -28,6 +28,9 @@ def add_segment(totals: Totals, contents: Contents) -> None:
     for route, values in contents.routes.values():
         for metric, labels, words in _stored(ROUTE_BLOCK, values):
             add(totals, metric, (route, *labels), words)
+    for operation, values in contents.operations.values():
+        for metric, labels, words in _stored(OPERATION_BLOCK, values):
+            add(totals, metric, (operation, *labels), words)
     for owner, records in contents.records:
         route = contents.routes[owner][0]
         _add_records(totals, route, records)
@@ -46,13 +49,10 @@ def _stored(
     block: dict[str, Stored], values: memoryview
 ) -> Iterator[tuple[Metric, tuple[str, ...], list[int]]]:
     for stored in block.values():
-        if stored.bounds:
-            yield stored.metric, (), values[stored.at : stored.sum_at + 1].tolist()
-            continue
-        words = values[stored.at : stored.at + len(stored.offsets)].tolist()
-        for labels, word in zip(stored.offsets, words, strict=True):
-            if word:
-                yield stored.metric, labels, [word]
+        for labels, at_word in stored.offsets.items():
+            words = values[at_word : at_word + stored.size].tolist()
+            if any(words):
+                yield stored.metric, labels, words
 
 
 def column(records: memoryview, word: int) -> memoryview:
@@ -71,7 +71,7 @@ def _add_records(totals: Totals, route: str, records: memoryview) -> None:
     ):
         add(totals, metric, labels, [sum(sum(column(records, word)) for word in words)])
     # The slow sends, above the first bound, are counted in the route's block.
-    duration = [0] * (len(catalog.SEND_DURATION.buckets) + 2)
+    duration = [0] * words_of(catalog.SEND_DURATION)
     duration[0] = sum(sum(column(records, word)) for word in (at.SENT_TEXT, at.SENT_BINARY))
     duration[-1] = sum(column(records, at.SENT_NS))
     add(totals, catalog.SEND_DURATION, (route,), duration)
@@ -81,6 +81,8 @@ def _add_lost(totals: Totals, route: str, records: memoryview) -> None:
     """Count the open records of a dead worker: as lost, or as handshakes that broke off."""
     states, answered = column(records, at.STATE), column(records, at.ANSWERED_AT)
     for state, answered_at in zip(states, answered, strict=True):
+        if state == at.ORPHANED:
+            continue
         if state and not answered_at:
             add(totals, catalog.HANDSHAKES, (route, "aborted"), [1])
         elif state and STATES[min(state, len(STATES)) - 1].app in ACCEPTED_BEFORE:

@@ -25,7 +25,7 @@ FIRST_RECORDS = 64
 MOST_RECORDS = 2048
 
 _OVERFLOW = WORKER_BLOCK[catalog.LABEL_OVERFLOW.name].offsets
-_INTERNAL_ERRORS = WORKER_BLOCK[catalog.INTERNAL_ERRORS.name].at
+_INTERNAL_ERRORS = WORKER_BLOCK[catalog.INTERNAL_ERRORS.name].offsets[()]
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 

@@ -48,7 +48,7 @@ def log_violation(rule: Rule, route: str) -> None:
         return
     logger.log(
         _LEVELS[rule.severity],
-        "%s broke %s on %s: %s %s%s",
+        "%s broke %s on %s: %s; %s%s",
         "the application" if rule.party == "app" else "the server",
         rule.id,
         safe_label(route),
