@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from ..catalog import METRICS
+from . import layout as at
 from .directory import Directory
-from .layout import words_of
+from .layout import Status, words_of
 from .reader import BadSegment, Contents, Reader, check_file
 from .totals import Totals, add_segment
 
@@ -28,11 +30,15 @@ logger = logging.getLogger("ws_lifecycle_metrics")
 
 @dataclass(slots=True)
 class Archive:
-    """Totals of the folded segments; `folded` are those whose files may still be there."""
+    """Totals of the folded segments; `folded` are those whose files may still be there.
+
+    `deaths` counts, by slot, the workers that ended without saying so.
+    """
 
     generation: int = 0
     folded: frozenset[int] = frozenset()
     totals: Totals = field(default_factory=dict)
+    deaths: Counter[int] = field(default_factory=Counter)
 
 
 def load(directory: Directory) -> Archive:
@@ -69,7 +75,8 @@ def _decode(data: dict[str, Any]) -> Archive:
         ):
             totals[name, tuple(map(str, labels))] = list(words)
     folded = frozenset(int(uuid, 16) for uuid in data["folded"])
-    return Archive(int(data["generation"]), folded, totals)
+    deaths = Counter({int(slot): int(n) for slot, n in dict(data.get("deaths", {})).items()})
+    return Archive(int(data["generation"]), folded, totals, deaths)
 
 
 def read(directory: Directory, reader: Reader) -> tuple[Archive, list[Contents]]:
@@ -115,9 +122,23 @@ def _fold_locked(directory: Directory) -> int:
     if dead:
         for contents in dead:
             add_segment(old.totals, contents)
-        _write(directory, Archive(old.generation + 1, frozenset(s.uuid for s in dead), old.totals))
+        folded = frozenset(s.uuid for s in dead)
+        deaths = old.deaths + unannounced_deaths(dead)
+        _write(directory, Archive(old.generation + 1, folded, old.totals, deaths))
         _remove(directory, dead)
     return len(dead)
+
+
+def unannounced_deaths(segments: list[Contents]) -> Counter[int]:
+    """Count, by slot, the dead workers that neither closed nor began to shut down."""
+    return Counter(
+        s.header[at.SLOT]
+        for s in segments
+        if not s.alive
+        and s.header[at.STATUS] != Status.CLOSED
+        and not s.header[at.DRAINING_SINCE]
+        and s.header[at.SLOT] != at.NO_SLOT
+    )
 
 
 def _write(directory: Directory, archive: Archive) -> None:
@@ -125,6 +146,7 @@ def _write(directory: Directory, archive: Archive) -> None:
         "format": FORMAT,
         "generation": archive.generation,
         "folded": [f"{uuid:032x}" for uuid in archive.folded],
+        "deaths": {str(slot): number for slot, number in archive.deaths.items()},
         "totals": [[name, labels, words] for (name, labels), words in archive.totals.items()],
     }
     draft = f".{NAME}"
@@ -142,5 +164,4 @@ def _rename(directory: Directory, old: str, new: str) -> None:
 
 def _remove(directory: Directory, segments: list[Contents]) -> None:
     for contents in segments:
-        with suppress(FileNotFoundError):
-            os.unlink(contents.name, dir_fd=directory.fd)
+        directory.remove(contents.name)

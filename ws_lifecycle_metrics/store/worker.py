@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 from .. import catalog
 from ..config import Config
@@ -33,20 +35,20 @@ logger = logging.getLogger("ws_lifecycle_metrics")
 class Route:
     """The counters of one route and the pool of its connections' records."""
 
-    __slots__ = ("_free", "_number", "_sum", "_worker", "name", "words")
+    __slots__ = ("_free", "_sum", "_worker", "name", "number", "words")
 
     def __init__(self, worker: Worker, name: str, block: Block) -> None:
         self.name = name
         self.words = block.words
         self._worker = worker
-        self._number = block.number
+        self.number = block.number
         self._free: list[Words] = []
         self._sum: Words | None = None
 
     def take(self) -> Words:
         """Return a free record; beyond the cap or with no room, one that no reader sees."""
         if not self._free:
-            self._free = self._worker.new_records(self._number)
+            self._free = self._worker.new_records(self)
             if self._free and self._sum is None:
                 self._sum = self._free.pop()
         if self._free:
@@ -76,6 +78,10 @@ class Worker:
         self.words = self.segment.add_block(BlockKind.WORKER, WORKER_BLOCK_WORDS).words
         self.internal_errors = 0
         self.connections = 0
+        self.live: dict[int, Any] = {}
+        """The conversations that run, by serial; the watchdog's, as is `watch`."""
+        self.watch: Any = None
+        self.record_blocks: list[tuple[Route, Words]] = []
         self._records = 0
         self._routes: dict[str, Route] = {}
         self._subprotocols: dict[str, int] = {}
@@ -136,19 +142,20 @@ class Worker:
             number = self._subprotocols[name] = 0 if block is None else block.number + 1
         return number
 
-    def new_records(self, route_number: int) -> list[Words]:
+    def new_records(self, route: Route) -> list[Words]:
         """Return fresh records for a route; none where the cap or the memory's end is reached."""
         wanted = min(max(FIRST_RECORDS, self._records), MOST_RECORDS)
         wanted = min(wanted, self.config.max_connections - self._records)
         size = at.RECORD_WORDS
         block = None
         if wanted > 0:
-            block = self._add(BlockKind.RECORDS, wanted * size, owner=route_number)
+            block = self._add(BlockKind.RECORDS, wanted * size, owner=route.number)
         if block is None:
             self.count_overflow("connection")
             return []
         self._records += wanted
         words = block.words
+        self.record_blocks.append((route, words[: wanted * size]))
         # From the last to the first, so that they are taken in the order in which they lie.
         return [words[i * size : (i + 1) * size] for i in reversed(range(wanted))]
 
@@ -207,7 +214,20 @@ def _start(config: Config, place: tuple[str, str]) -> Worker:
         worker.segment.header[at.SLOT] = 0
     _here.by_place[place] = worker
     _all.append(worker)
+    _close_at_exit()
     return worker
+
+
+def renew(worker: Worker) -> Worker:
+    """Give this thread a new worker in place of one whose file was removed."""
+    logger.warning("the file of the metrics was removed; they begin anew in another")
+    worker.segment.abandon()
+    worker.watch = None
+    if worker in _all:
+        _all.remove(worker)
+    new = _start(worker.config, (worker.config.directory, worker.config.service))
+    new.connections = worker.connections
+    return new
 
 
 def _choose_slot(segment: Segment, directory: Directory) -> None:
@@ -250,6 +270,13 @@ def _forget_all() -> None:
             worker.segment.abandon()
     _all.clear()
     _here = _Workers()
+
+
+def _close_at_exit() -> None:
+    """Also where multiprocessing forked this process: its children run no `atexit`."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, _close_all, exitpriority=0)
 
 
 atexit.register(_close_all)
