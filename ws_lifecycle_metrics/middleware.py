@@ -59,7 +59,9 @@ _SERVER_CODES = frozenset({1012})
 
 ILLEGAL, DROP = object(), object()
 
+# Where tasks that outlive their conversation write; its handshake was counted.
 _VOID = memoryview(bytearray(at.RECORD_WORDS * at.WORD)).cast("Q")
+_VOID[at.ANSWERED_AT] = 1
 _now = time.monotonic_ns
 
 
@@ -432,7 +434,6 @@ class Conversation:
         elif self._lifecycle.accepted:
             words[_CLOSES[self._close_labels()]] += 1
             _CONNECTION_DURATION.observe(words, _now() - answered)
-        # Tasks that the application leaves behind may go on calling: into a void.
         self._words = _VOID
         self._open = False
         self._route.give_back(record)
