@@ -79,6 +79,9 @@ class BlockKind(IntEnum):
 BLOCK_KIND, BLOCK_WORDS, BLOCK_NAME_BYTES, BLOCK_OWNER, BLOCK_NAME = range(5)
 MAX_NAME_BYTES = 1024
 
+MAX_BYTES = 1 << 26
+"""No segment grows larger and no reader takes a larger one; room for 250,000 connections."""
+
 
 # The record of a connection. Counts only ever grow, also when the record is used for the next
 # connection of the same route: a route's total is the sum over its records, and it never falls.

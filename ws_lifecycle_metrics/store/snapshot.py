@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from itertools import compress
@@ -17,13 +17,17 @@ from .. import catalog
 from ..catalog import METRICS, Kind, Metric
 from ..config import Config
 from ..labels import OTHER
+from ..watchdog import sidefile
+from ..watchdog.gauges import clock_of, stuck_connections, stuck_records, worker_gauges
+from ..watchdog.kernel import View
+from ..watchdog.sidefile import Stack, Stacks
+from ..watchdog.workers import Health, Judge
 from . import archive
 from . import layout as at
 from .directory import Directory, DirectoryError, service_path
-from .process import namespace
-from .reader import Contents, Reader, decode
-from .totals import Totals, add_segment, column, state_label
-from .worker import local_workers
+from .reader import Contents, Reader
+from .totals import Totals, add_segment, column, merge, state_label
+from .worker import unshared
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
@@ -50,7 +54,9 @@ class Family:
 class Connection:
     """One connection that has not ended. Ages are in seconds.
 
-    `waits_for` is where the application is: "receive", "send" or "application".
+    `waits_for` is where the application is: "receive", "send" or "application". `stuck` is why
+    it is stuck, or empty. `stack` is where it waits, as its worker told of late: lines
+    "file:line:function", outermost first; the last one in the user's code is `where`.
     """
 
     worker: str
@@ -68,6 +74,9 @@ class Connection:
     sent_messages: int
     sent_bytes: int
     violations: int
+    stuck: str = ""
+    where: str = ""
+    stack: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -81,6 +90,8 @@ class Snapshot:
     degraded: bool
     skipped: dict[str, str] = field(default_factory=dict)
     duration: float = 0.0
+    health: list[Health] = field(default_factory=list)
+    stacks: dict[int, Stacks] = field(default_factory=dict)
 
     def families(self) -> Iterator[Family]:
         """Yield every metric of the catalogue with all its series, known ones at 0."""
@@ -111,6 +122,8 @@ class Snapshot:
             (labels, words) for (name, labels), words in self.totals.items() if name == metric.name
         )
         if metric.kind is Kind.COUNTER:
+            if metric.unit == "s":
+                return {labels: words[0] / at.NS for labels, words in found.items()}
             return {labels: words[0] for labels, words in found.items()}
         return {
             labels: Histogram(tuple(words[:-1]), words[-1] / at.NS)
@@ -129,7 +142,12 @@ class Snapshot:
                 (_slot(w),): sum(1 for _, block in w.records for s in column(block, at.STATE) if s)
                 for w in self.workers
             },
-            catalog.WORKERS_REPORTING.name: {(): len(self.workers)},
+            catalog.STUCK_CONNECTIONS.name: dict(
+                stuck_connections(self.workers, self._healths(), routes)
+            ),
+            **{
+                name: dict(series) for name, series in worker_gauges(self.health, self.wall).items()
+            },
             catalog.EXPORTER_TIME.name: {(): self.wall},
             catalog.SWITCHED_OFF.name: {
                 (): sum(1 for w in self.workers if w.header[at.SWITCHED_OFF_SINCE])
@@ -183,28 +201,43 @@ class Snapshot:
 
     def _age(self, worker: Contents, moment: int) -> float:
         """Return the seconds since `moment` of a worker's clock, never less than 0."""
-        if worker.header[at.TIME_NAMESPACE] == namespace("time"):
-            return max(0, self.now - moment) / at.NS
-        # Its monotonic clock has another origin; its wall clock is the one we have in common.
-        began = self.wall - worker.header[at.CREATED_WALL] / at.NS
-        return max(0.0, began - (moment - worker.header[at.CREATED_AT]) / at.NS)
+        clock = clock_of(worker, self._healths(), self.now, self.wall)
+        return max(0, clock - moment) / at.NS
+
+    def _healths(self) -> dict[int, Health]:
+        return {health.uuid: health for health in self.health if health.reason != "dead"}
 
     def connections(self) -> list[Connection]:
-        """Return all connections that have not ended, the longest in a closing state first."""
+        """Return all connections that have not ended: stuck ones, then the longest closing."""
+        stuck = {
+            (worker.uuid, record[at.SERIAL]): reason
+            for worker in self.workers
+            if (health := self._healths().get(worker.uuid)) is not None
+            for _, record, reason in stuck_records(worker, health)
+        }
         found = [
-            self._connection(worker, worker.routes[owner][0], records[i : i + at.RECORD_WORDS])
+            self._connection(worker, owner, records[i : i + at.RECORD_WORDS], stuck)
             for worker in self.workers
             for owner, records in worker.records
             for i in range(0, len(records), at.RECORD_WORDS)
             if records[i + at.STATE]
         ]
         order = {"closing": 0, "connecting": 1, "open": 2}
-        return sorted(found, key=lambda c: (order[c.state], -c.in_state, c.worker, c.id))
+        return sorted(
+            found, key=lambda c: (not c.stuck, order[c.state], -c.in_state, c.worker, c.id)
+        )
 
-    def _connection(self, worker: Contents, route: str, record: memoryview) -> Connection:
+    def _connection(
+        self,
+        worker: Contents,
+        owner: int,
+        record: memoryview,
+        stuck: dict[tuple[int, int], str],
+    ) -> Connection:
         received = sum(record[word] for word in at.RECEIVED)
         sent = sum(record[word] for word in at.SENT)
         opened = record[at.OPENED_AT]
+        told = self.stacks.get(worker.uuid, Stacks()).connections.get(record[at.SERIAL], Stack())
         # A receive() may stay open for good while others send: sending is the narrower place.
         waits = "send" if at.sends_pending(record) else ""
         waits = waits or ("receive" if at.receives_pending(record) else "application")
@@ -212,7 +245,7 @@ class Snapshot:
             worker=_slot(worker),
             pid=worker.header[at.PID],
             id=record[at.SERIAL],
-            route=route,
+            route=worker.routes[owner][0],
             subprotocol=worker.subprotocols.get(record[at.SUBPROTOCOL] - 1, ""),
             state=state_label(record[at.STATE]),
             age=self._age(worker, opened),
@@ -224,6 +257,9 @@ class Snapshot:
             sent_messages=max(0, sent - record[at.BASE_SENT]),
             sent_bytes=max(0, record[at.SENT_BYTES] - record[at.BASE_SENT_BYTES]),
             violations=record[at.VIOLATIONS],
+            stuck=stuck.get((worker.uuid, record[at.SERIAL]), ""),
+            where=told.where,
+            stack=told.lines,
         )
 
 
@@ -242,43 +278,49 @@ def package_version() -> str:
 class Source:
     """Takes snapshots of a service: of its directory and of this process's own memory."""
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, *, period: float | None = None) -> None:
         self.config = Config() if config is None else config
         self._reader = Reader()
+        self._judge = Judge(death_shown=self.config.death_shown, period=period)
+        self.views: Mapping[int, View] = {}
+        """The sockets of the workers' processes by pid, where somebody reads them."""
 
     def take(self) -> Snapshot:
-        """Read all segments now; what cannot be read is left out and named, never raised."""
+        """Read all segments now; what cannot be read is left out and named, never raised.
+
+        Raises `OSError` only where this process is out of descriptors or memory.
+        """
         began = time.perf_counter()
-        archived, segments = archive.Archive(), self._own()
-        degraded = bool(segments)
+        archived = archive.Archive()
+        ended, segments = unshared(self.config)
+        degraded = bool(segments or ended)
+        skipped: dict[str, str] = {}
+        stacks: dict[int, Stacks] = {}
         path = service_path(self.config.directory, self.config.service)
         try:
             with Directory(path, create=True) as directory:
                 archived, shared = archive.read(directory, self._reader)
                 segments += shared
+                stacks = {s.uuid: sidefile.read(directory, s.name) for s in shared if s.alive}
+                skipped = self._reader.skipped
                 if not all(contents.alive for contents in shared):
-                    archive.fold(directory)
+                    archive.fold(directory, self._reader)
         except DirectoryError as error:
             degraded = True
             logger.debug("no shared segments: %s", error)
+        now = time.monotonic_ns()
         snapshot = Snapshot(
-            now=time.monotonic_ns(),
+            now=now,
             wall=time.time(),
             workers=[s for s in segments if s.alive and s.header[at.SLOT] != at.NO_SLOT],
             totals=archived.totals,
             degraded=degraded,
-            skipped=dict(self._reader.skipped),
+            skipped=skipped,
+            health=self._judge.look(segments, archived.deaths, now, self.views),
+            stacks=stacks,
         )
+        merge(snapshot.totals, ended)
         for contents in segments:
             add_segment(snapshot.totals, contents)
         snapshot.duration = time.perf_counter() - began
         return snapshot
-
-    def _own(self) -> list[Contents]:
-        """Return the segments that only this process can read."""
-        workers = local_workers(self.config)
-        return [
-            decode(worker.segment.name, worker.segment.contents(), alive=True)
-            for worker in workers
-            if not worker.segment.shared
-        ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import secrets
@@ -28,13 +29,14 @@ class Segment:
     what has been handed out never moves, and a file of any size keeps few descriptors open.
     With no directory the memory is anonymous: the same words, for this process alone.
     Raises `OSError` (ENOSPC among others) where no room can be had, never SIGBUS.
+    The directory is its own from then on: it is closed with the segment.
     """
 
     def __init__(self, directory: Directory | None = None) -> None:
         self.directory = directory
         self.uuid = secrets.randbits(128)
         self.name = f"{os.getpid()}-{self.uuid:032x}{SEGMENT_SUFFIX}"
-        self._file = self._lock = -1
+        self._file = self._lock = self._slot = -1
         self._extents: list[mmap.mmap] = []
         self._size = self._used = 0
         self.header = self._tail = memoryview(b"").cast("Q")
@@ -49,11 +51,11 @@ class Segment:
         draft = f".{self.name}"
         self._file = directory.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
-            self._start()
             # On an open of its own, so that a forked child can drop it by closing it.
             self._lock = directory.open(draft, os.O_RDONLY)
             if try_lock(self._lock, exclusive=True) is not True:
-                raise OSError("the file system of the directory has no locks")
+                raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+            self._start()
             os.rename(draft, self.name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
         except BaseException:
             with suppress(OSError):
@@ -84,6 +86,8 @@ class Segment:
         """Return a fresh extent with room for at least `words` words."""
         size = min(max(self._size, FIRST_EXTENT), LARGEST_EXTENT)
         size = max(size, -(-words * at.WORD // FIRST_EXTENT) * FIRST_EXTENT)
+        if self._size + size > at.MAX_BYTES:  # no reader would take it
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         if self._file < 0:
             extent = mmap.mmap(-1, size)
         else:
@@ -116,10 +120,15 @@ class Segment:
             self._used += words
             self.header[at.USED] = self._used
 
+    def take_slot(self) -> None:
+        """Take the lowest number that no living worker has, as the worker's label for its life."""
+        if self.directory is not None:
+            self.header[at.SLOT], self._slot = self.directory.take_slot()
+
     @property
     def shared(self) -> bool:
         """Whether other processes can read it."""
-        return self._file >= 0
+        return self.directory is not None
 
     def contents(self) -> bytes:
         """Return a copy of what a reader would find in the file."""
@@ -128,7 +137,7 @@ class Segment:
 
     def unlinked(self) -> bool:
         """Whether somebody removed the file, so that no reader sees what is written."""
-        return self.shared and os.fstat(self._file).st_nlink == 0
+        return self._file >= 0 and os.fstat(self._file).st_nlink == 0
 
     def close(self) -> None:
         """Say that the worker ended; what is in the segment stays to be read."""
@@ -138,13 +147,23 @@ class Segment:
                 self.directory.remove(self.name, side_files_only=True)
         self.abandon()
 
+    def remove(self) -> None:
+        """Remove the file, which has counted nothing yet, and close the descriptors."""
+        if self.directory is not None:
+            with suppress(OSError):
+                os.unlink(self.name, dir_fd=self.directory.fd)
+        self.abandon()
+
     def abandon(self) -> None:
         """Close the descriptors and say nothing, as a forked child must: it is not the writer."""
-        for fd in (self._lock, self._file):
+        # The slot last: whoever has it next must not meet this worker alive.
+        for fd in (self._lock, self._file, self._slot):
             if fd >= 0:
                 with suppress(OSError):
                     os.close(fd)
-        self._lock = self._file = -1
+        self._lock = self._file = self._slot = -1
+        if self.directory is not None:
+            self.directory.close()
 
 
 class Block:

@@ -50,8 +50,9 @@ class Scanner:
         """Count and return what became stuck since the scan before; `now` in ns."""
         findings = Findings()
         stays: dict[tuple[int, str], tuple[str, memoryview]] = {}
-        header = self._worker.segment.header
-        for route, records in self._worker.record_blocks:
+        header, routes = self._worker.segment.header, self._worker.routes()
+        for number, records in self._worker.record_blocks:
+            route = routes[number]
             for record, reason in stuck.find(records, now, header):
                 stays[record[at.SERIAL], reason] = (route.name, record)
                 if (record[at.SERIAL], reason) not in self._stays:
