@@ -71,7 +71,7 @@ class Watch:
             try:
                 await self._look()
             except CollectionError:
-                pass  # logged where it failed; nothing is concluded from not knowing
+                self._live.health = []  # nothing is concluded from not knowing
             except Exception as error:  # noqa: BLE001  # the watch must outlive its faults
                 log_fault(error)
             await asyncio.sleep(PERIOD)
