@@ -52,7 +52,8 @@ class Timing:
         }
 
 
-SHORT = Timing(block=2.6, stuck=1.0, megamiss=0.4)
+FUNCTION = {"regex": "backtrack"}
+SHORT = Timing(block=3.2, stuck=1.0, megamiss=0.4)
 DEFAULT = Timing(block=8.0, stuck=5.0, megamiss=1.0)
 LATE = 2.0
 """Seconds after the threshold within which a stuck worker has to be seen."""
@@ -162,9 +163,9 @@ class Pair:
             found = self.watcher.json("/workers")["workers"]
             own = next(w for w in found if w["worker"] == worker)
             shown = []
-            if "blockers_app.py:" in own["where"] and own["where"].endswith(f":{blocker}"):
+            if "blockers_app.py:" in own["where"] and own["where"].endswith(f":{FUNCTION.get(blocker, blocker)}"):
                 shown.append("thread")
-            marks = ("blockers_app.py", f" in {blocker}")
+            marks = ("blockers_app.py", f" in {FUNCTION.get(blocker, blocker)}")
             if any(all(mark in line for mark in marks) for line in own["faulthandler"]):
                 shown.append("faulthandler")
             return (own["activity"], " and ".join(shown)) if shown else None
