@@ -5,13 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_MOST_LAYERS = 10
+
 
 def route_template(scope: Mapping[str, Any]) -> str | None:
     """Return the matched route's path with its parameters' names, such as `/chat/{room}`."""
     template = getattr(scope.get("route"), "path", None)
     if not isinstance(template, str):
-        return None
+        return _by_endpoint(scope)
     return _mount(scope, template) + template
+
+
+def _by_endpoint(scope: Mapping[str, Any]) -> str | None:
+    """Look the endpoint up in the application's table: not every router names its route."""
+    endpoint = scope.get("endpoint")
+    if endpoint is None:
+        return None
+    return _search(getattr(scope.get("app"), "routes", ()), endpoint, "", _MOST_LAYERS)
+
+
+def _search(routes: Any, endpoint: object, above: str, layers: int) -> str | None:
+    for route in routes or ():
+        path = above + str(getattr(route, "path", ""))
+        if endpoint in (getattr(route, "endpoint", None), getattr(route, "app", None)):
+            return path
+        found = (
+            _search(getattr(route, "routes", ()), endpoint, path, layers - 1) if layers else None
+        )
+        if found is not None:
+            return found
+    return None
 
 
 def _mount(scope: Mapping[str, Any], template: str) -> str:
