@@ -107,7 +107,7 @@ class Lifecycle:
         if misplaced == _ACCEPT_TWICE and self._repeated_connects:
             self._repeated_connects -= 1  # it answers the server's second connect
             return findings
-        elif misplaced:
+        if misplaced:
             return misplaced  # the fields of what may not be sent at all do not matter
         return misplaced + findings
 
