@@ -270,7 +270,7 @@ class Source:
         snapshot = Snapshot(
             now=time.monotonic_ns(),
             wall=time.time(),
-            workers=[s for s in segments if s.alive and s.header[at.SLOT] != at.NO_SLOT],
+            workers=[contents for contents in segments if contents.alive],
             totals=archived.totals,
             degraded=degraded,
             skipped=skipped,
