@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -18,6 +17,7 @@ from . import archive
 from . import layout as at
 from .directory import Directory, DirectoryError, service_path
 from .layout import ROUTE_BLOCK_WORDS, WORKER_BLOCK, WORKER_BLOCK_WORDS, BlockKind
+from .process import at_forked_exit
 from .reader import Contents, Reader, decode
 from .route import Route as Route
 from .route import Words
@@ -231,7 +231,7 @@ def _start(config: Config, place: Place) -> Worker:
             worker = _start_unshared(config)
         _here.by_place[place] = worker
         _all.append(worker)
-        _close_at_exit()
+        at_forked_exit(_close_all)
         return worker
 
 
@@ -243,7 +243,7 @@ def _start_shared(config: Config) -> Worker:
         directory.close()
         raise
     try:
-        worker.segment.take_slot()
+        worker.segment.publish()
     except BaseException:
         worker.segment.remove()
         raise
@@ -296,13 +296,6 @@ def _forget_all() -> None:
     _all.clear()
     _ended.clear()
     _here, _lock = _Workers(), threading.Lock()
-
-
-def _close_at_exit() -> None:
-    """Also where multiprocessing forked this process: its children run no `atexit`."""
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        util.Finalize(None, _close_all, exitpriority=0)
 
 
 atexit.register(_close_all)
