@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from . import catalog
 from .catalog import code_label
 from .config import Config
 from .integrations import channels, litestar, starlette
+from .integrations.graphql_ws import SERVED, Served, Subscriptions, offers_graphql
 from .protocol import OPEN, SHIELDED, Lifecycle, Rule, ServerState, Severity
-from .protocol.table import GONE
+from .protocol.table import FINISHED, GONE
 from .store import layout as at
 from .store.layout import (
     FAST_NS,
@@ -31,7 +33,7 @@ from .store.layout import (
     SENT_NS,
     SENT_TEXT,
 )
-from .store.worker import Route, Worker, current, existing
+from .store.worker import MOST_FAULTS, Route, Worker, current, existing
 from .telemetry.logs import log_fault, log_route_failed, log_violation
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
@@ -41,8 +43,6 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[Any]]
 
 SCOPES_JUDGED = 100
-MOST_FAULTS = 100
-"""After so many faults of its own, a worker's middleware observes no more."""
 
 _HANDSHAKES = ROUTE_BLOCK[catalog.HANDSHAKES.name].offsets
 _HANDSHAKE_DURATION = ROUTE_BLOCK[catalog.HANDSHAKE_DURATION.name].histogram()
@@ -56,6 +56,8 @@ _VIOLATIONS = {
 }
 # Registered for servers alone (IANA's registry of close codes): a restart.
 _SERVER_CODES = frozenset({1012})
+
+_CARRIED = (at.OPERATIONS, at.CLOSE_CODE, at.GRAPHQL)
 
 ILLEGAL, DROP = object(), object()
 
@@ -86,26 +88,41 @@ class LifecycleMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
+        served = conversation = None
         try:
-            receive, send, conversation = self._wrap(scope, receive, send)
+            receive, served, conversation = self._wrap(scope, receive, send)
         except Exception as error:  # noqa: BLE001  # the boundary: our fault, the application's scope
             log_fault(error)
-            conversation = None
-        if conversation is None:
-            await self.app(scope, receive, send)
-        else:
-            await conversation.run(self.app)
+        token = SERVED.set(served)
+        try:
+            if conversation is None:
+                await self.app(scope, receive, send)
+            else:
+                await conversation.run(self.app)
+        finally:
+            # Another context, if the garbage collector ends this: what it holds stays as it is.
+            with suppress(ValueError):
+                SERVED.reset(token)
 
     def _wrap(
         self, scope: Scope, receive: Receive, send: Send
-    ) -> tuple[Receive, Send, Conversation | None]:
+    ) -> tuple[Receive, Served | None, Conversation | None]:
         kind = scope["type"] if type(scope) is dict else None
         worker = current(self.config)
-        if kind == "websocket" and worker.internal_errors < MOST_FAULTS:
-            return receive, send, Conversation(self, worker, scope, receive, send)
         if kind == "lifespan":
-            receive = _noting_shutdown(receive, self.config)
-        return receive, send, None
+            return _noting_shutdown(receive, self.config), None, None
+        if worker.internal_errors >= MOST_FAULTS:
+            return receive, None, None
+        graphql = kind == "websocket" and offers_graphql(scope)
+        served = Subscriptions(worker, receive) if graphql else Served(worker)
+        served.settle()
+        if kind != "websocket":
+            return receive, served, None
+        if isinstance(served, Subscriptions):
+            conversation = Conversation(self, worker, scope, served.receive, send, served)
+        else:
+            conversation = Conversation(self, worker, scope, receive, send)
+        return receive, served, conversation
 
     def template(self, scope: Scope) -> str | None:
         """Return the route template of a scope, or None while or where nothing knows it."""
@@ -155,6 +172,7 @@ class Conversation:
         "_sent_ns",
         "_sent_text",
         "_serial",
+        "_subscriptions",
         "_words",
         "_worker",
     )
@@ -166,8 +184,12 @@ class Conversation:
         scope: Scope,
         receive: Receive,
         send: Send,
+        subscriptions: Subscriptions | None = None,
     ) -> None:
         self._middleware = middleware
+        self._subscriptions = subscriptions
+        if subscriptions is not None:
+            subscriptions.conversation = self
         self._worker = worker
         self._scope = scope
         self._inner_receive = receive
@@ -186,7 +208,8 @@ class Conversation:
         self._words = words = route.take()
         words[at.SERIAL] = self._serial
         words[at.OPENED_AT] = words[at.STATE_AT] = self._opened_at
-        words[at.ANSWERED_AT] = words[at.SUBPROTOCOL] = words[at.VIOLATIONS] = 0
+        for word in (at.ANSWERED_AT, at.SUBPROTOCOL, at.VIOLATIONS, *_CARRIED):
+            words[word] = 0
         # Counted here and stored there: to read a word back costs more than to write it.
         self._received_text = words[RECEIVED_TEXT]
         self._received_bytes = words[at.BASE_RECEIVED_BYTES] = words[RECEIVED_BYTES]
@@ -199,6 +222,17 @@ class Conversation:
         self._receive_calls = words[RECEIVE_CALLS] = received + self._pending
         self._send_calls = words[SEND_CALLS] = sent
         words[at.STATE] = self._lifecycle.state.code + 1
+
+    @property
+    def record(self) -> memoryview:
+        """The words of this connection; after its end, words that nobody reads."""
+        return self._words
+
+    @property
+    def over(self) -> bool:
+        """Whether either side has closed, or the client is lost."""
+        state = self._lifecycle.state
+        return state.server in GONE or state.app in FINISHED
 
     # What the application and the server do, in the order of a conversation.
 
@@ -380,6 +414,7 @@ class Conversation:
         if self._words[at.STATE] != word:
             self._words[at.STATE] = word
             self._words[at.STATE_AT] = _now()
+            self._words[at.CLOSE_CODE] = self._lifecycle.close_code or 0
 
     def _find_route(self) -> None:
         """Go on with the counters and a record of the route, now that it can be known."""
@@ -390,7 +425,7 @@ class Conversation:
         old = self._words
         self._begin_record(route)
         new = self._words
-        for word in (at.STATE_AT, RECEIVED_AT, at.VIOLATIONS):
+        for word in (at.STATE_AT, RECEIVED_AT, at.VIOLATIONS, *_CARRIED):
             new[word] = old[word]
         self._route.give_back(old)
         self._route = route
@@ -419,7 +454,8 @@ class Conversation:
         # Tasks that the application leaves behind may go on calling: into a void.
         self._words = _VOID
         self._open = False
-        self._route.give_back(record)
+        if self._subscriptions is None or not self._subscriptions.keep(self._route, record):
+            self._route.give_back(record)
 
     def _close_labels(self) -> tuple[str, str]:
         """Return initiator and code; who closed first is told by order, never by the code."""

@@ -32,8 +32,8 @@ class BadSegment(Exception):  # noqa: N818  # a finding, not a failure of ours
 class Contents:
     """A segment as it was read: the header and the blocks' words, all copies.
 
-    `alive` is whether a process still holds the file; `routes` and
-    `operations` map a block's number to its name and counters; `records` are blocks of records with their route's number.
+    `alive` is whether a process still holds the file; `routes` and `operations` map a block's
+    number to its name and counters; `records` are blocks of records with their route's number.
     """
 
     name: str

@@ -16,12 +16,20 @@ from itertools import compress
 from .. import catalog
 from ..catalog import METRICS, Kind, Metric
 from ..config import Config
-from ..labels import OTHER
 from . import archive
 from . import layout as at
 from .directory import Directory, DirectoryError, service_path
 from .process import namespace
 from .reader import Contents, Reader, decode
+from .series import (
+    Series,
+    close_name,
+    graphql_state,
+    is_open,
+    live_state,
+    open_connections,
+    orphans,
+)
 from .totals import Totals, add_segment, column, state_label
 from .worker import local_workers
 
@@ -50,7 +58,10 @@ class Family:
 class Connection:
     """One connection that has not ended. Ages are in seconds.
 
-    `waits_for` is where the application is: "receive", "send" or "application".
+    `state` is "orphaned" where the connection has ended and `subscriptions` of it go on;
+    `in_state` is then the time since. `waits_for` is where the application is: "receive",
+    "send" or "application". `graphql` says how far a connection has come that speaks a GraphQL
+    subprotocol; `close` is the code of the close that came first, with its name if it has one.
     """
 
     worker: str
@@ -68,6 +79,9 @@ class Connection:
     sent_messages: int
     sent_bytes: int
     violations: int
+    subscriptions: int
+    graphql: str
+    close: str
 
 
 @dataclass(slots=True)
@@ -84,29 +98,17 @@ class Snapshot:
 
     def families(self) -> Iterator[Family]:
         """Yield every metric of the catalogue with all its series, known ones at 0."""
-        routes = self._routes()
-        gauges = self._gauges(routes)
+        series = Series(self.workers, self.totals)
+        gauges = self._gauges(series)
         for metric in METRICS.values():
             if metric.kind is Kind.GAUGE:
                 yield Family(metric, gauges[metric.name])
             else:
-                yield Family(metric, self._counted(metric, routes))
+                yield Family(metric, self._counted(metric, series.known(metric)))
 
-    def _routes(self) -> list[str]:
-        live = {route for worker in self.workers for route, _ in worker.routes.values()}
-        dead = {labels[0] for name, labels in self.totals if "http_route" in METRICS[name].labels}
-        return sorted(live | dead | {OTHER})
-
-    def _counted(self, metric: Metric, routes: list[str]) -> dict[Labels, float | Histogram]:
-        owners: list[Labels]
-        if "http_route" in metric.labels:
-            owners = [(route,) for route in routes]
-        elif "worker" in metric.labels:
-            owners = [(_slot(worker),) for worker in self.workers]
-        else:
-            owners = [()]
+    def _counted(self, metric: Metric, known: list[Labels]) -> dict[Labels, float | Histogram]:
         none = [0] * at.words_of(metric)
-        found = {(*owner, *labels): none for owner in owners for labels in metric.series}
+        found = dict.fromkeys(known, none)
         found.update(
             (labels, words) for (name, labels), words in self.totals.items() if name == metric.name
         )
@@ -117,18 +119,17 @@ class Snapshot:
             for labels, words in found.items()
         }
 
-    def _gauges(self, routes: list[str]) -> dict[str, dict[Labels, float | Histogram]]:
-        active, oldest = self._active(routes)
+    def _gauges(self, series: Series) -> dict[str, dict[Labels, float | Histogram]]:
+        active, oldest = self._active(series)
         return {
             catalog.ACTIVE_CONNECTIONS.name: dict(active),
             catalog.OLDEST_STATE.name: dict(oldest),
             catalog.WORKER_START.name: {
                 (_slot(w),): w.header[at.CREATED_WALL] / at.NS for w in self.workers
             },
-            catalog.WORKER_ACTIVE.name: {
-                (_slot(w),): sum(1 for _, block in w.records for s in column(block, at.STATE) if s)
-                for w in self.workers
-            },
+            catalog.WORKER_ACTIVE.name: {(_slot(w),): open_connections(w) for w in self.workers},
+            catalog.GRAPHQL_ACTIVE.name: dict(series.active_operations()),
+            catalog.SUBSCRIPTION_ORPHANS.name: {(): orphans(self.workers)},
             catalog.WORKERS_REPORTING.name: {(): len(self.workers)},
             catalog.EXPORTER_TIME.name: {(): self.wall},
             catalog.SWITCHED_OFF.name: {
@@ -144,13 +145,9 @@ class Snapshot:
     def _full(self) -> bool:
         return any(worker.header[at.FULL] for worker in self.workers)
 
-    def _active(self, routes: list[str]) -> tuple[Counter[Labels], dict[Labels, float]]:
+    def _active(self, series: Series) -> tuple[Counter[Labels], dict[Labels, float]]:
         active: Counter[Labels] = Counter(
-            {
-                (route, subprotocol, state): 0
-                for route in routes
-                for (subprotocol, state) in catalog.ACTIVE_CONNECTIONS.series
-            }
+            dict.fromkeys(series.known(catalog.ACTIVE_CONNECTIONS), 0)
         )
         oldest: dict[Labels, float] = dict.fromkeys(catalog.OLDEST_STATE.series, 0.0)
         for worker in self.workers:
@@ -158,7 +155,10 @@ class Snapshot:
                 route = worker.routes[owner][0]
                 states = column(records, at.STATE)
                 pairs = Counter(
-                    compress(zip(column(records, at.SUBPROTOCOL), states, strict=True), states)
+                    compress(
+                        zip(column(records, at.SUBPROTOCOL), states, strict=True),
+                        map(is_open, states),
+                    )
                 )
                 for (subprotocol, state), number in pairs.items():
                     name = worker.subprotocols.get(subprotocol - 1, "")
@@ -176,6 +176,7 @@ class Snapshot:
         ):
             if since < first.get(state, since + 1):
                 first[state] = since
+        first.pop(at.ORPHANED, None)
         for state, since in first.items():
             label = (state_label(state),)
             entered = self.wall - self._age(worker, since)
@@ -190,7 +191,7 @@ class Snapshot:
         return max(0.0, began - (moment - worker.header[at.CREATED_AT]) / at.NS)
 
     def connections(self) -> list[Connection]:
-        """Return all connections that have not ended, the longest in a closing state first."""
+        """Return all connections that have not ended or left subscriptions behind, worst first."""
         found = [
             self._connection(worker, worker.routes[owner][0], records[i : i + at.RECORD_WORDS])
             for worker in self.workers
@@ -198,7 +199,7 @@ class Snapshot:
             for i in range(0, len(records), at.RECORD_WORDS)
             if records[i + at.STATE]
         ]
-        order = {"closing": 0, "connecting": 1, "open": 2}
+        order = {"orphaned": 0, "closing": 1, "connecting": 2, "open": 3}
         return sorted(found, key=lambda c: (order[c.state], -c.in_state, c.worker, c.id))
 
     def _connection(self, worker: Contents, route: str, record: memoryview) -> Connection:
@@ -208,13 +209,14 @@ class Snapshot:
         # A receive() may stay open for good while others send: sending is the narrower place.
         waits = "send" if at.sends_pending(record) else ""
         waits = waits or ("receive" if at.receives_pending(record) else "application")
+        subprotocol = worker.subprotocols.get(record[at.SUBPROTOCOL] - 1, "")
         return Connection(
             worker=_slot(worker),
             pid=worker.header[at.PID],
             id=record[at.SERIAL],
             route=route,
-            subprotocol=worker.subprotocols.get(record[at.SUBPROTOCOL] - 1, ""),
-            state=state_label(record[at.STATE]),
+            subprotocol=subprotocol,
+            state=live_state(record[at.STATE]),
             age=self._age(worker, opened),
             in_state=self._age(worker, record[at.STATE_AT]),
             silent=self._age(worker, max(opened, record[at.RECEIVED_AT], record[at.SENT_AT])),
@@ -224,6 +226,9 @@ class Snapshot:
             sent_messages=max(0, sent - record[at.BASE_SENT]),
             sent_bytes=max(0, record[at.SENT_BYTES] - record[at.BASE_SENT_BYTES]),
             violations=record[at.VIOLATIONS],
+            subscriptions=record[at.OPERATIONS],
+            graphql=graphql_state(subprotocol, record[at.GRAPHQL]),
+            close=close_name(record[at.CLOSE_CODE]),
         )
 
 

@@ -7,15 +7,24 @@ import logging
 import os
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
 from .. import catalog
 from ..config import Config
-from ..labels import OTHER, Cap
+from ..labels import OTHER, Cap, safe_label
 from . import archive
 from . import layout as at
 from .directory import Directory, DirectoryError, service_path
-from .layout import ROUTE_BLOCK_WORDS, WORKER_BLOCK, WORKER_BLOCK_WORDS, BlockKind
+from .layout import (
+    OPERATION_BLOCK_WORDS,
+    ROUTE_BLOCK_WORDS,
+    WORKER_BLOCK,
+    WORKER_BLOCK_WORDS,
+    BlockKind,
+)
+from .operations import ANONYMOUS, Operation
 from .reader import Reader
 from .writer import Block, Segment
 
@@ -23,6 +32,8 @@ Words = memoryview
 
 FIRST_RECORDS = 64
 MOST_RECORDS = 2048
+MOST_FAULTS = 100
+"""After so many faults of this package's own, a worker observes no more."""
 
 _OVERFLOW = WORKER_BLOCK[catalog.LABEL_OVERFLOW.name].offsets
 _INTERNAL_ERRORS = WORKER_BLOCK[catalog.INTERNAL_ERRORS.name].offsets[()]
@@ -83,6 +94,14 @@ class Worker:
         self._subprotocol_cap = self._cap(
             "subprotocol", config.max_subprotocols, config.subprotocols
         )
+        # Beside the configured ones: no client's name may take the place of having none.
+        reserved = (ANONYMOUS, *config.operations)
+        self._operations: dict[str, Operation] = {}
+        self._operation_cap = self._cap(
+            "graphql_operation_name", config.max_operations + 1, reserved
+        )
+        # Steps that other threads leave for this one; to append is atomic and never waits.
+        self.posted: deque[Callable[[], object]] = deque()
         for name in (OTHER, *config.routes):
             self.route(name)
 
@@ -97,6 +116,8 @@ class Worker:
         """Count a fault of this package."""
         self.internal_errors += 1
         self.words[_INTERNAL_ERRORS] = self.internal_errors
+        if self.internal_errors == MOST_FAULTS:
+            self.switch_off()
 
     def switch_off(self) -> None:
         """Say that this worker's middleware observes no more."""
@@ -135,6 +156,36 @@ class Worker:
             block = self._add(BlockKind.SUBPROTOCOL, 0, name)
             number = self._subprotocols[name] = 0 if block is None else block.number + 1
         return number
+
+    def operation(self, name: object, *, admit: bool = True) -> Operation | None:
+        """Return the counters of a GraphQL operation name; beyond the cap those of `other`.
+
+        With `admit=False` a name that is not known yet takes no place and goes to `other`.
+        None where not even that had room.
+        """
+        known = self._operations.get(name) if type(name) is str else None
+        if known is not None:
+            return known
+        if not self._operations:  # on first use: most applications serve no GraphQL
+            for reserved in (OTHER, *self.config.operations):
+                self._add_operation(reserved)
+        label = self._operation_cap.fold(name) if admit else safe_label(name)
+        known = self._operations.get(label)
+        if known is None and admit:
+            known = self._add_operation(label)
+        return known or self._operations.get(OTHER)
+
+    def _add_operation(self, name: str) -> Operation | None:
+        block = self._add(BlockKind.OPERATION, OPERATION_BLOCK_WORDS, safe_label(name))
+        if block is None:
+            self.count_overflow("graphql_operation_name")
+            return None
+        operation = self._operations[safe_label(name)] = Operation(name, block)
+        return operation
+
+    def is_here(self) -> bool:
+        """Whether the caller runs in the thread that may write the words."""
+        return self.thread.ident == threading.get_ident()
 
     def new_records(self, route_number: int) -> list[Words]:
         """Return fresh records for a route; none where the cap or the memory's end is reached."""
