@@ -34,7 +34,7 @@ SUBPROTOCOLS = frozenset({"graphql-transport-ws", "graphql-ws"})
 # frame that ends an operation has no payload. What follows is never looked at.
 PREFIX = 200
 _TYPE = re.compile(r'"type"\s*:\s*"(connection_init|subscribe|start|complete|stop)"')
-_ENDS = frozenset({"complete", "stop"})
+_BEGINNINGS, _ENDS = frozenset({"subscribe", "start"}), frozenset({"complete", "stop"})
 
 
 class Served:
@@ -82,6 +82,9 @@ class Served:
     def subscription_ended(self) -> None:
         """Note that a subscription on this connection has ended."""
 
+    def operation_ended(self) -> None:
+        """Note that an operation of any type is over, executed or not."""
+
     def end_reason(self, otherwise: str) -> str:
         """Return why an operation was broken off, as the connection knows it."""
         return otherwise
@@ -119,7 +122,15 @@ class Subscriptions(Served):
     that may speak GraphQL pay for it.
     """
 
-    __slots__ = ("_cancelled", "_completes", "_kept", "_receive", "_running", "conversation")
+    __slots__ = (
+        "_asked",
+        "_cancelled",
+        "_completes",
+        "_kept",
+        "_receive",
+        "_running",
+        "conversation",
+    )
 
     socket = True
 
@@ -128,7 +139,8 @@ class Subscriptions(Served):
         self.conversation: Conversation | None = None
         self._receive = receive
         self._running = 0
-        self._completes = 0  # ends that the client asked for and that have not come yet
+        # What the client asked for and what has not come of it yet; a framework may read ahead.
+        self._asked = self._completes = 0
         self._cancelled = False
         self._kept: tuple[Route, memoryview] | None = None
 
@@ -153,9 +165,11 @@ class Subscriptions(Served):
             return  # in a payload anything may stand
         kind = found[1]
         if kind in _ENDS:
-            # Of an operation that has ended by itself meanwhile it means nothing.
-            self._completes = min(self._completes + 1, self._running)
+            # To end an operation that has ended by itself means nothing.
+            self._completes = min(self._completes + 1, self._asked)
             return
+        if kind in _BEGINNINGS:
+            self._asked += 1
         record = self._record()
         if kind == "connection_init":
             record[at.GRAPHQL] = GraphQLState.INITIALISED
@@ -176,12 +190,16 @@ class Subscriptions(Served):
     def subscription_ended(self) -> None:
         """Note that it has ended; the last one frees the record of an ended connection."""
         self._running -= 1
-        self._completes = min(self._completes, self._running)
         self._record()[at.OPERATIONS] = self._running
         if self._kept is not None and not self._running:
             route, record = self._kept
             self._kept = None
             route.give_back(record)
+
+    def operation_ended(self) -> None:
+        """Note that an operation of any type is over, executed or not."""
+        self._asked = max(0, self._asked - 1)
+        self._completes = min(self._completes, self._asked)
 
     def end_reason(self, otherwise: str) -> str:
         """Return why an operation was broken off; `otherwise` where nothing here explains it."""

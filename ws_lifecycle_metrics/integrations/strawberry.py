@@ -199,6 +199,7 @@ class _Run:
         """Count the end; `how` is the class of the exception that came instead of a normal one."""
         took = _now() - self._began_at
         reason = self._reason(how)
+        self.served.run(self.served.operation_ended)
         if self._kind is None:
             self._learn_type()
         kind, name = self._kind, self._name()
