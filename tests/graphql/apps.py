@@ -7,12 +7,20 @@ import warnings
 from typing import Any
 
 PATH = "/graphql"
+ALL = {
+    "subscription_protocols": (
+        "graphql-transport-ws",
+        "graphql-ws",
+        "graphql-sse",
+        "multipart-subscription",
+    )
+}
 
 
 def asgi(schema: Any, **options: Any) -> Any:
     from strawberry.asgi import GraphQL
 
-    return GraphQL(schema, **options)
+    return GraphQL(schema, **ALL, **options)
 
 
 def fastapi(schema: Any, **options: Any) -> Any:
@@ -20,7 +28,7 @@ def fastapi(schema: Any, **options: Any) -> Any:
     from strawberry.fastapi import GraphQLRouter
 
     app = FastAPI()
-    app.include_router(GraphQLRouter(schema, **options), prefix=PATH)
+    app.include_router(GraphQLRouter(schema, **ALL, **options), prefix=PATH)
     return app
 
 
@@ -30,8 +38,8 @@ def channels(schema: Any, **options: Any) -> Any:
     from django.urls import path
     from strawberry.channels import GraphQLHTTPConsumer, GraphQLWSConsumer
 
-    sockets = GraphQLWSConsumer.as_asgi(schema=schema, **options)
-    pages = GraphQLHTTPConsumer.as_asgi(schema=schema)
+    sockets = GraphQLWSConsumer.as_asgi(schema=schema, **ALL, **options)
+    pages = GraphQLHTTPConsumer.as_asgi(schema=schema, **ALL)
     return ProtocolTypeRouter(
         {
             "websocket": URLRouter([path(PATH[1:], sockets)]),
@@ -46,13 +54,13 @@ def litestar(schema: Any, **options: Any) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Strawberry's controller
-        return Litestar([make_graphql_controller(schema, path=PATH, **options)])
+        return Litestar([make_graphql_controller(schema, path=PATH, **ALL, **options)])
 
 
 def django_async(schema: Any) -> Any:
     from strawberry.django.views import AsyncGraphQLView
 
-    return _django(AsyncGraphQLView.as_view(schema=_serving(schema)))
+    return _django(AsyncGraphQLView.as_view(schema=_serving(schema), **ALL))
 
 
 def django_sync(schema: Any) -> Any:
@@ -95,4 +103,5 @@ def served(integration: str, *, watched: bool) -> Any:
 
 
 SOCKETS = {"asgi": asgi, "fastapi": fastapi, "channels": channels, "litestar": litestar}
+STREAMS = {**SOCKETS, "django async": django_async}
 PAGES = {**SOCKETS, "django async": django_async, "django sync": django_sync}

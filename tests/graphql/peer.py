@@ -131,14 +131,16 @@ class Request:
         ]
         self._events: asyncio.Queue[Any] = asyncio.Queue()
         self._events.put_nowait({"type": "http.request", "body": data, "more_body": False})
-        self.part = asyncio.Event()
         self.leave_after = 0
+        self.patience = float(SECONDS)
         self._parts = 0
 
     async def _send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             return
+        if not message.get("more_body"):
+            self._events.put_nowait({"type": "http.disconnect"})  # as servers say it is complete
         if not message.get("body"):
             return
         self._parts += 1
@@ -151,4 +153,4 @@ class Request:
     async def run(self) -> None:
         served = scope("http", method="POST", headers=self._headers)
         with suppress(asyncio.CancelledError):
-            await asyncio.wait_for(self.app(served, self._events.get, self._send), SECONDS)
+            await asyncio.wait_for(self.app(served, self._events.get, self._send), self.patience)

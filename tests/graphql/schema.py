@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator  # noqa: TC003  # Strawberry reads the annotations
+from collections.abc import AsyncGenerator  # Strawberry reads the annotations
 from typing import Any
 
 import strawberry

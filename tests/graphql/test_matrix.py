@@ -1,4 +1,4 @@
-"""Integrations × protocols × ends: one end each, for the right reason, and nothing changed."""
+"""Integrations by protocols by ends: one end each, for the right reason, and nothing changed."""
 
 from __future__ import annotations
 

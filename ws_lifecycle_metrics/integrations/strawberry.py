@@ -83,9 +83,10 @@ class LifecycleExtension(SchemaExtension):
                 "LifecycleExtension counts nothing: no LifecycleMiddleware serves this operation"
             )
             return None
-        run = _Run(self, served)
+        shared = self._is_shared()
+        run = _Run(self, served, shared)
         # A shared object cannot tell whose result it is asked for.
-        self._run = None if self._is_shared() else run
+        self._run = None if shared else run
         return run
 
     def _is_shared(self) -> bool:
@@ -112,13 +113,15 @@ class _Run:
         "_here",
         "_kind",
         "_operation",
+        "_shared",
         "_undecided",
         "is_subscription",
         "served",
     )
 
-    def __init__(self, extension: LifecycleExtension, served: Served) -> None:
+    def __init__(self, extension: LifecycleExtension, served: Served, shared: bool) -> None:
         self.served = served
+        self._shared = shared
         self.is_subscription = False
         self._extension = extension
         # The operation's own: a shared extension is given another operation's later.
@@ -200,8 +203,10 @@ class _Run:
         took = _now() - self._began_at
         reason = self._reason(how)
         self.served.run(self.served.operation_ended)
-        if self._kind is None:
+        if not self._executed:
             self._learn_type()
+            if reason in ("completed", "error") and not self._shared:
+                reason = "rejected"
         kind, name = self._kind, self._name()
         if kind is None:
             if self.served.socket:
@@ -221,15 +226,15 @@ class _Run:
 
     def _finish(self, kind: str, name: object, reason: str, took: int) -> None:
         if not self._executed:
-            # What was refused takes no other operation's place among the names.
-            self._begin(kind, name, admit=reason != "rejected")
+            # What was not executed takes no other operation's place among the names.
+            self._begin(kind, name, admit=self._shared)
         self._decide()
         operation = self._operation
         if operation is not None:
             operation.finished(kind, took)
             if kind == "subscription":
                 operation.ended(reason)
-        if self.is_subscription:
+        if self._executed and self.is_subscription:
             self.served.subscription_ended()
 
     def _reason(self, how: type[BaseException] | None) -> str:
