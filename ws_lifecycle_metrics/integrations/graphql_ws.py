@@ -13,11 +13,12 @@ import re
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ..store import layout as at
-from ..store.layout import GraphQLState
+from ..store.layout import NS, GraphQLState
 from ..store.worker import Route, Worker
 from ..telemetry.logs import log_fault
 
@@ -101,8 +102,9 @@ def guarded(
         return step(*arguments, **options)
     except Exception as error:  # noqa: BLE001  # the boundary that keeps our faults to ourselves
         log_fault(error)
-        if served is not None:
-            served.run(served.worker.count_internal_error)
+        with suppress(Exception):  # the same fault may stand in the way of counting it
+            if served is not None:
+                served.run(served.worker.count_internal_error)
     return None
 
 
@@ -127,6 +129,7 @@ class Subscriptions(Served):
         "_cancelled",
         "_completes",
         "_kept",
+        "_noted_at",
         "_receive",
         "_running",
         "conversation",
@@ -140,7 +143,7 @@ class Subscriptions(Served):
         self._receive = receive
         self._running = 0
         # What the client asked for and what has not come of it yet; a framework may read ahead.
-        self._asked = self._completes = 0
+        self._asked = self._completes = self._noted_at = 0
         self._cancelled = False
         self._kept: tuple[Route, memoryview] | None = None
 
@@ -163,7 +166,11 @@ class Subscriptions(Served):
         found = _TYPE.search(text, 0, PREFIX)
         if found is None or '"payload"' in text[: found.start()]:
             return  # in a payload anything may stand
-        kind = found[1]
+        kind, now = found[1], time.monotonic_ns()
+        if not self._running and now - self._noted_at > NS:
+            # Frameworks do not begin what is subscribed and completed in one breath.
+            self._asked = self._completes = 0
+        self._noted_at = now
         if kind in _ENDS:
             # To end an operation that has ended by itself means nothing.
             self._completes = min(self._completes + 1, self._asked)
@@ -203,15 +210,14 @@ class Subscriptions(Served):
 
     def end_reason(self, otherwise: str) -> str:
         """Return why an operation was broken off; `otherwise` where nothing here explains it."""
-        conversation = self.conversation
-        if conversation is not None and conversation.over:
-            return "disconnected"
-        if self._cancelled or self._kept is not None:
-            return "cancelled"
+        # First what came first: a client that completes an operation often leaves at once.
         if self._completes:
             self._completes -= 1
             return "client_complete"
-        return otherwise
+        conversation = self.conversation
+        if conversation is not None and conversation.over:
+            return "disconnected"
+        return "cancelled" if self._cancelled or self._kept is not None else otherwise
 
     def keep(self, route: Route, record: memoryview) -> bool:
         """Take the record of a connection that ends while subscriptions go on, if any do.
