@@ -8,15 +8,15 @@ with the same objects; exceptions and cancellations pass as they are.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from . import catalog
 from .catalog import code_label
 from .config import Config
-from .integrations import channels, litestar, starlette
-from .integrations.graphql_ws import SERVED, Served, Subscriptions, offers_graphql
+from .integrations import routes
+from .integrations.graphql_ws import SERVED, Served, serve
 from .protocol import OPEN, SHIELDED, Lifecycle, Rule, ServerState, Severity
 from .protocol.table import FINISHED, GONE
 from .store import layout as at
@@ -34,14 +34,15 @@ from .store.layout import (
     SENT_TEXT,
 )
 from .store.worker import MOST_FAULTS, Route, Worker, current, existing
-from .telemetry.logs import log_fault, log_route_failed, log_violation
+from .telemetry.logs import log_fault, log_violation
 
-ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+ASGIApp = Callable[[Any, Any, Any], Awaitable[Any]]
 Scope = Any
 Message = Any
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[Any]]
 
+VANISHED = 1006  # RFC 6455 7.4.1: the connection was lost without a close frame
 SCOPES_JUDGED = 100
 
 _HANDSHAKES = ROUTE_BLOCK[catalog.HANDSHAKES.name].offsets
@@ -58,10 +59,11 @@ _VIOLATIONS = {
 _SERVER_CODES = frozenset({1012})
 
 _CARRIED = (at.OPERATIONS, at.CLOSE_CODE, at.GRAPHQL)
-
 ILLEGAL, DROP = object(), object()
 
+# Where tasks that outlive their conversation write; its handshake was counted.
 _VOID = memoryview(bytearray(at.RECORD_WORDS * at.WORD)).cast("Q")
+_VOID[at.ANSWERED_AT] = 1
 _now = time.monotonic_ns
 
 
@@ -84,10 +86,10 @@ class LifecycleMiddleware:
     def __init__(self, app: ASGIApp, *, config: Config | None = None) -> None:
         self.app = app
         self.config = Config() if config is None else config
-        self._channels = channels.find_router(app)
+        self._channels = routes.find_channels_router(app)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one scope."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Serve one scope; returns what the application returns."""
         served = conversation = None
         try:
             receive, served, conversation = self._wrap(scope, receive, send)
@@ -96,12 +98,10 @@ class LifecycleMiddleware:
         token = SERVED.set(served)
         try:
             if conversation is None:
-                await self.app(scope, receive, send)
-            else:
-                await conversation.run(self.app)
+                return await self.app(scope, receive, send)
+            return await conversation.run(self.app)
         finally:
-            # Another context, if the garbage collector ends this: what it holds stays as it is.
-            with suppress(ValueError):
+            with suppress(ValueError):  # another context, as the garbage collector ended this
                 SERVED.reset(token)
 
     def _wrap(
@@ -113,29 +113,14 @@ class LifecycleMiddleware:
             return _noting_shutdown(receive, self.config), None, None
         if worker.internal_errors >= MOST_FAULTS:
             return receive, None, None
-        graphql = kind == "websocket" and offers_graphql(scope)
-        served = Subscriptions(worker, receive) if graphql else Served(worker)
-        served.settle()
-        if kind != "websocket":
-            return receive, served, None
-        if isinstance(served, Subscriptions):
-            conversation = Conversation(self, worker, scope, served.receive, send, served)
-        else:
-            conversation = Conversation(self, worker, scope, receive, send)
+        served = serve(worker, scope)
+        socket = kind == "websocket"
+        conversation = Conversation(self, worker, scope, receive, send, served) if socket else None
         return receive, served, conversation
 
     def template(self, scope: Scope) -> str | None:
         """Return the route template of a scope, or None while or where nothing knows it."""
-        if self.config.route is not None:
-            try:
-                return self.config.route(scope)
-            except Exception as error:  # noqa: BLE001  # the user's callable may do anything
-                log_route_failed(error)
-                return None
-        found = starlette.route_template(scope) or litestar.route_template(scope)
-        if found is None and self._channels is not None:
-            found = channels.route_template(self._channels, scope)
-        return found
+        return routes.template(self.config, self._channels, scope)
 
 
 def _noting_shutdown(receive: Receive, config: Config) -> Receive:
@@ -172,7 +157,7 @@ class Conversation:
         "_sent_ns",
         "_sent_text",
         "_serial",
-        "_subscriptions",
+        "_served",
         "_words",
         "_worker",
     )
@@ -184,15 +169,13 @@ class Conversation:
         scope: Scope,
         receive: Receive,
         send: Send,
-        subscriptions: Subscriptions | None = None,
+        served: Served,
     ) -> None:
         self._middleware = middleware
-        self._subscriptions = subscriptions
-        if subscriptions is not None:
-            subscriptions.conversation = self
+        self._served = served
         self._worker = worker
         self._scope = scope
-        self._inner_receive = receive
+        self._inner_receive = served.watch(self, receive)
         self._inner_send = send
         self._lifecycle = Lifecycle(scope)
         self._open = False
@@ -231,16 +214,15 @@ class Conversation:
     @property
     def over(self) -> bool:
         """Whether either side has closed, or the client is lost."""
-        state = self._lifecycle.state
-        return state.server in GONE or state.app in FINISHED
+        return self._lifecycle.state.server in GONE or self._lifecycle.state.app in FINISHED
 
     # What the application and the server do, in the order of a conversation.
 
-    async def run(self, app: ASGIApp) -> None:
+    async def run(self, app: ASGIApp) -> Any:
         """Run the application on this conversation and see how it ends."""
         self._guard(self._opened)
         try:
-            await app(self._scope, self.receive, self.send)
+            result = await app(self._scope, self.receive, self.send)
         except Exception as error:
             self._guard(self._raised, error)
             raise
@@ -248,9 +230,11 @@ class Conversation:
             self._guard(self._cancelled)
             raise
         self._guard(self._returned)
+        return result
 
     async def receive(self) -> Message:
         """Receive as the server does, and count what came."""
+        text: Any  # of a plain message
         if self._pending or not self._open:
             self._guard(self._receive_called)
         self._pending += 1
@@ -262,8 +246,17 @@ class Conversation:
             self._guard(self._receive_failed, error)
             raise
         self._pending -= 1
-        text = _plain_text(message, "websocket.receive") if self._open else None
-        if text is not None:
+        try:  # inline, as in `send`: a call would cost a quarter of all that is added here
+            plain = (
+                self._open
+                and type(message) is dict
+                and message.get("type") == "websocket.receive"
+                and type(text := message.get("text")) is str
+                and (len(message) == 2 or message.get("bytes") is None)
+            )
+        except Exception:  # noqa: BLE001  # junk that is no message: looked at below
+            plain = False
+        if plain:
             words = self._words
             words[RECEIVED_AT] = _now()
             size = len(text) if text.isascii() else _utf8_size(text)
@@ -275,9 +268,19 @@ class Conversation:
 
     async def send(self, message: Message) -> Any:
         """Send as the application does, and count what the server took."""
-        text = _plain_text(message, "websocket.send") if self._open else None
+        text: Any  # of a plain message
+        try:
+            plain = (
+                self._open
+                and type(message) is dict
+                and message.get("type") == "websocket.send"
+                and type(text := message.get("text")) is str
+                and (len(message) == 2 or message.get("bytes") is None)
+            )
+        except Exception:  # noqa: BLE001  # junk that is no message: looked at below
+            plain = False
         legal = True
-        if text is None:
+        if not plain:
             verdict = self._guard(self._about_to_send, message)
             if verdict is DROP:
                 return None
@@ -291,7 +294,7 @@ class Conversation:
             self._guard(self._send_failed, message, error, legal)
             raise
         took = _now() - started
-        if text is None or took >= FAST_NS:
+        if not plain or took >= FAST_NS:
             self._guard(self._sent, message, took)
         else:
             words = self._words  # not the same as before where the application has ended
@@ -451,10 +454,9 @@ class Conversation:
         elif self._lifecycle.accepted:
             words[_CLOSES[self._close_labels()]] += 1
             _CONNECTION_DURATION.observe(words, _now() - answered)
-        # Tasks that the application leaves behind may go on calling: into a void.
         self._words = _VOID
         self._open = False
-        if self._subscriptions is None or not self._subscriptions.keep(self._route, record):
+        if not self._served.keep(self._route, record):
             self._route.give_back(record)
 
     def _close_labels(self) -> tuple[str, str]:
@@ -463,37 +465,34 @@ class Conversation:
         code = lifecycle.close_code
         initiator: str | None = lifecycle.close_initiator
         if initiator is None:
-            lost = lifecycle.state.server is ServerState.LOST
-            return ("client", "1006") if lost else ("server", catalog.OTHER_CODE)
+            return "server", catalog.OTHER_CODE
+        if lifecycle.state.server is ServerState.LOST and code is None:
+            code = VANISHED
         if initiator == "client" and (code in _SERVER_CODES or self._worker.draining):
             initiator = "server"
         return initiator, code_label(code)
 
 
-def _plain_text(message: Message, kind: str) -> str | None:
-    """Return the text of a message of this type as the spec has it; None: look closer."""
-    try:
-        if message["type"] == kind:
-            text = message.get("text")
-            if type(text) is str and (len(message) == 2 or message.get("bytes") is None):
-                return text
-    except Exception:  # noqa: BLE001  # junk that is no message
-        pass
-    return None
-
-
 def _payload(message: Message, kind: str) -> tuple[int | None, int]:
     """Return 0 for text or 1 for binary, and the payload's bytes; None for anything else."""
-    if type(message) is not dict or message.get("type") != kind:
-        return None, 0
-    text = _plain_text(message, kind)
-    if text is not None:
-        return 0, len(text) if text.isascii() else _utf8_size(text)
-    if message.get("text") is None:
-        data = message.get("bytes")
-        if isinstance(data, (bytes, bytearray, memoryview)):
-            return 1, memoryview(data).nbytes
+    try:
+        # Not by subscription: a mapping may invent the key, and then it has changed.
+        if isinstance(message, Mapping) and message.get("type") == kind:
+            text, data = message.get("text"), message.get("bytes")
+            if isinstance(text, str) and data is None:
+                return 0, _utf8_size(text)
+            if text is None and isinstance(data, (bytes, bytearray, memoryview)):
+                return 1, _bytes_size(data)
+    except Exception:  # noqa: BLE001  # a foreign object may raise anything when it is read
+        pass
     return None, 0
+
+
+def _bytes_size(data: bytes | bytearray | memoryview) -> int:
+    try:
+        return memoryview(data).nbytes
+    except ValueError:
+        return 0  # a view that was released: whoever reads it next will say so
 
 
 def _utf8_size(text: str) -> int:

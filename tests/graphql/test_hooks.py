@@ -17,8 +17,7 @@ from ws_lifecycle_metrics import catalog
 from ws_lifecycle_metrics.integrations import strawberry as ours
 from ws_lifecycle_metrics.integrations.graphql_ws import Served, Subscriptions
 from ws_lifecycle_metrics.integrations.strawberry import LifecycleExtension
-from ws_lifecycle_metrics.store.operations import Operation
-from ws_lifecycle_metrics.store.worker import Worker
+from ws_lifecycle_metrics.store.operations import Operation, Operations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +49,7 @@ STEPS: list[tuple[Any, str]] = [
     (Subscriptions, "subscription_ended"),
     (Subscriptions, "operation_ended"),
     (Subscriptions, "end_reason"),
-    (Worker, "operation"),
+    (Operations, "get"),
 ]
 TRIED = ("natural end", "source raises", "client complete", "client disconnect", "syntax error")
 

@@ -77,6 +77,14 @@ class Served:
 
     socket = False
 
+    def watch(self, conversation: Conversation, receive: Receive) -> Receive:
+        """Return what stands between the server's `receive` and the conversation."""
+        return receive
+
+    def keep(self, route: Route, record: memoryview) -> bool:
+        """Whether the record of a connection that ends is still needed, and by whom freed."""
+        return False
+
     def subscription_began(self) -> None:
         """Note that a subscription runs on this connection."""
 
@@ -108,15 +116,6 @@ def guarded(
     return None
 
 
-def offers_graphql(scope: Any) -> bool:
-    """Whether the client of a WebSocket scope offers a GraphQL subprotocol."""
-    offered = scope.get("subprotocols")
-    # Any other iterable could be one that only the application may read.
-    return isinstance(offered, (list, tuple)) and any(
-        type(name) is str and name in SUBPROTOCOLS for name in offered
-    )
-
-
 class Subscriptions(Served):
     """The GraphQL side of one WebSocket connection.
 
@@ -128,24 +127,28 @@ class Subscriptions(Served):
         "_asked",
         "_cancelled",
         "_completes",
+        "_conversation",
         "_kept",
         "_noted_at",
         "_receive",
         "_running",
-        "conversation",
     )
 
     socket = True
 
-    def __init__(self, worker: Worker, receive: Receive) -> None:
+    def __init__(self, worker: Worker) -> None:
         super().__init__(worker)
-        self.conversation: Conversation | None = None
-        self._receive = receive
+        self._conversation: Conversation | None = None
         self._running = 0
         # What the client asked for and what has not come of it yet; a framework may read ahead.
         self._asked = self._completes = self._noted_at = 0
         self._cancelled = False
         self._kept: tuple[Route, memoryview] | None = None
+
+    def watch(self, conversation: Conversation, receive: Receive) -> Receive:
+        """Return the `receive` that sees what the client asks for."""
+        self._conversation, self._receive = conversation, receive
+        return self.receive
 
     async def receive(self) -> Any:
         """Receive as the server does, and note what the client asks for."""
@@ -186,8 +189,8 @@ class Subscriptions(Served):
     def _record(self) -> memoryview:
         if self._kept is not None:
             return self._kept[1]
-        assert self.conversation is not None, "made together with its conversation"
-        return self.conversation.record
+        assert self._conversation is not None, "made together with its conversation"
+        return self._conversation.record
 
     def subscription_began(self) -> None:
         """Note that a subscription runs on this connection."""
@@ -214,7 +217,7 @@ class Subscriptions(Served):
         if self._completes:
             self._completes -= 1
             return "client_complete"
-        conversation = self.conversation
+        conversation = self._conversation
         if conversation is not None and conversation.over:
             return "disconnected"
         return "cancelled" if self._cancelled or self._kept is not None else otherwise
@@ -231,3 +234,20 @@ class Subscriptions(Served):
         record[at.STATE_AT] = time.monotonic_ns()
         self._kept = route, record
         return True
+
+
+def serve(worker: Worker, scope: Any) -> Served:
+    """Return what an operation is to find that runs while `worker` serves this scope."""
+    served = Subscriptions(worker) if _offers_graphql(scope) else Served(worker)
+    served.settle()
+    return served
+
+
+def _offers_graphql(scope: Any) -> bool:
+    if type(scope) is not dict or scope.get("type") != "websocket":
+        return False
+    offered = scope.get("subprotocols")
+    # Any other iterable could be one that only the application may read.
+    return isinstance(offered, (list, tuple)) and any(
+        type(name) is str and name in SUBPROTOCOLS for name in offered
+    )

@@ -149,7 +149,7 @@ class _Run:
         return ANONYMOUS if name is None else name
 
     def _begin(self, kind: str, name: object, *, admit: bool) -> None:
-        self._operation = self.served.worker.operation(name, admit=admit)
+        self._operation = self.served.worker.operations.get(name, admit=admit)
         if self._operation is not None:
             self._operation.began(kind)
         if self.is_subscription:
@@ -220,7 +220,7 @@ class _Run:
             self._kind = self._context.operation_type.value
 
     def _reject(self, name: object, reason: str) -> None:
-        operation = self.served.worker.operation(name, admit=False)
+        operation = self.served.worker.operations.get(name, admit=False)
         if operation is not None:
             operation.ended(reason)
 

@@ -1,8 +1,12 @@
-"""The counters of one GraphQL operation name, in words that the worker's thread alone writes."""
+"""The counters of GraphQL operation names, in words that the worker's thread alone writes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .. import catalog
+from ..config import Config
+from ..labels import OTHER, Cap, safe_label
 from .layout import OPERATION_BLOCK
 from .writer import Block
 
@@ -57,3 +61,43 @@ class Operation:
     def ended(self, reason: str) -> None:
         """Count the end of a subscription."""
         self.words[_ENDS[(reason,)]] += 1
+
+
+class Operations:
+    """The operation names of a worker, up to the cap; `add` makes a block, None without room."""
+
+    def __init__(
+        self, config: Config, add: Callable[[str], Block | None], overflow: Callable[[], object]
+    ) -> None:
+        self._add = add
+        self._overflow = overflow
+        self._configured = config.operations
+        # Beside the configured ones: no client's name may take the place of having none.
+        self._cap = Cap(config.max_operations + 1, (ANONYMOUS, *config.operations), overflow)
+        self._known: dict[str, Operation] = {}
+
+    def get(self, name: object, *, admit: bool) -> Operation | None:
+        """Return the counters of a name; beyond the cap those of `other`.
+
+        With `admit=False` a name that is not known yet takes no place and goes to `other`.
+        None where not even that has room.
+        """
+        known = self._known.get(name) if type(name) is str else None
+        if known is not None:
+            return known
+        if OTHER not in self._known:  # not before it is used: most applications have no GraphQL
+            for reserved in (OTHER, *self._configured):
+                self._make(safe_label(reserved))
+        label = self._cap.fold(name) if admit else safe_label(name)
+        known = self._known.get(label)
+        if known is None and admit:
+            known = self._make(label)
+        return known or self._known.get(OTHER)
+
+    def _make(self, label: str) -> Operation | None:
+        block = self._add(label)
+        if block is None:
+            self._overflow()
+            return None
+        operation = self._known[label] = Operation(label, block)
+        return operation
