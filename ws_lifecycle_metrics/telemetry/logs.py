@@ -73,3 +73,13 @@ def log_route_failed(error: Exception) -> None:
     held = _limit.take("route")
     if held is not None:
         logger.error("Config.route raised; the connection's route is 'other'", exc_info=error)
+
+
+_said: set[str] = set()
+
+
+def log_once(text: str) -> None:
+    """Log a warning that is the same for the process's whole life."""
+    if text not in _said:
+        _said.add(text)
+        logger.warning(text)
