@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers.blockers import APP, LATE, dial
+from tests.servers.blockers import APP, LATE, Seen, dial
 from tests.servers.harness import ROOT, Server, eventually
 from tests.servers.sidecar import hanging, sidecar
 
@@ -43,20 +43,27 @@ def install(folder: Path, requirement: str) -> str:
 
 @pytest.mark.slow
 def test_the_freeze_is_told(tmp_path: Path) -> None:
+    seen = see_the_freeze(tmp_path)
+    print(seen)  # noqa: T201  # the figures, for those who ask for them
+    assert seen.after <= THRESHOLD + LATE + 0.5
+
+
+def see_the_freeze(folder: Path) -> Seen:
+    """Freeze one of two workers, and thaw it; return what was seen meanwhile."""
     server = OldServer(
         name="granian-2.3.2",
         command=f"granian --interface asgi --workers 2 {APP}",
         ready="Started worker-",
-        python=install(tmp_path / "venv", "granian==2.3.2"),
+        python=install(folder / "venv", "granian==2.3.2"),
     )
     os.environ |= {"BLOCKERS_FREEZE": "1", "PYTHONPATH": str(ROOT)}
     try:
-        _freeze(server, tmp_path)
+        return _freeze(server, folder)
     finally:
         del os.environ["BLOCKERS_FREEZE"], os.environ["PYTHONPATH"]
 
 
-def _freeze(server: Server, folder: Path) -> None:
+def _freeze(server: Server, folder: Path) -> Seen:
     with ExitStack() as stack:
         running = stack.enter_context(hanging(server, folder))
         watcher = stack.enter_context(sidecar(folder))
@@ -78,8 +85,11 @@ def _freeze(server: Server, folder: Path) -> None:
         found = watcher.json("/workers")["workers"]
         own = next(w for w in found if w["worker"] == worker)
         other = next(w for w in found if w["worker"] != worker)
-        print("granian-2.3.2 freeze", round(after, 2), own, watcher.slowest)  # noqa: T201
         assert other["reason"] is None
-        assert after <= THRESHOLD + LATE + 0.5
-        client.close()  # the freeze ends when the client leaves
-        watcher.wait(lambda: worker not in watcher.stuck(), 20, "well again")
+        client.send("thaw")  # it lasts until the client speaks
+        _, gone = watcher.wait(lambda: worker not in watcher.stuck(), 20, "well again")
+        return Seen(
+            "receive() left behind at the return",
+            *(own["reason"], after, own["activity"], "-", gone),
+            *(watcher.slowest, other["beat_age"]),
+        )
