@@ -75,6 +75,18 @@ CODES = (*map(str, _KNOWN_CODES), "3xxx", "4xxx", OTHER_CODE)
 _CODE_LABELS = {code: str(code) for code in _KNOWN_CODES}
 
 
+_ATTRIBUTES = {
+    "http_route": "http.route",
+    "graphql_operation_name": "graphql.operation.name",
+    "graphql_operation_type": "graphql.operation.type",
+}
+
+
+def attribute(label: str) -> str:
+    """Return what OpenTelemetry calls a label: its own name, or that of the conventions."""
+    return _ATTRIBUTES.get(label, label)
+
+
 def code_label(code: int | None) -> str:
     """Return the `code` label of a close code; None is a close that carried none we saw."""
     if code is None:
@@ -257,6 +269,13 @@ INTERNAL_ERRORS = Metric(
     unit="{error}",
     block=Block.WORKER,
     help="Faults of this package that were kept from the application.",
+)
+SPANS_DROPPED = Metric(
+    name="ws_lifecycle_metrics.spans_dropped",
+    kind=Kind.COUNTER,
+    unit="{span}",
+    block=Block.WORKER,
+    help="Spans that were not made: the tracer raised, or a connection had too many findings.",
 )
 SWITCHED_OFF = Metric(
     name="ws_lifecycle_metrics.switched_off",

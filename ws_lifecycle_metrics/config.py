@@ -42,6 +42,17 @@ def _number(value: str) -> int:
         raise ConfigError(f"{value!r} is not a whole number") from None
 
 
+def _number_or_none(value: str) -> int | None:
+    return None if value.strip().lower() == "none" else _number(value)
+
+
+def _yes_or_no(value: str) -> bool:
+    word = value.strip().lower()
+    if word not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
+        raise ConfigError(f"{value!r} is neither true nor false")
+    return word in ("true", "1", "yes", "on")
+
+
 def _seconds(value: str) -> float:
     try:
         return float(value)
@@ -162,6 +173,22 @@ class Config:
         name="max_connections",
         parse=_number,
     )
+    span_budget: int | None = _option(
+        cast("int | None", 8),
+        "Messages of a connection, each way, that get a span of their own; none: all of them.",
+        name="span_budget",
+        parse=_number_or_none,
+    )
+    span_client_address: bool = _option(
+        False,
+        "Whether the span of a handshake names the client's address.",
+        name="span_client_address",
+        parse=_yes_or_no,
+    )
+    tracer_provider: Any = field(
+        default=None,
+        metadata={"help": "OpenTelemetry TracerProvider; None: the global one."},
+    )
 
     def __post_init__(self) -> None:
         _check_place(self.service, self.directory)
@@ -174,6 +201,14 @@ class Config:
         _check_range("max_routes", self.max_routes, 0, 1000)
         _check_range("max_subprotocols", self.max_subprotocols, 0, 1000)
         _check_range("max_connections", self.max_connections, 0, 10_000_000)
+        if self.span_budget is not None:
+            _check_range("span_budget", self.span_budget, 0, 1_000_000)
+        if type(self.span_client_address) is not bool:
+            raise ConfigError(f"span_client_address={self.span_client_address!r}: accepted is bool")
+        if self.tracer_provider is not None and not hasattr(self.tracer_provider, "get_tracer"):
+            raise ConfigError(
+                f"tracer_provider={self.tracer_provider!r}: accepted is a TracerProvider"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from itertools import compress
@@ -20,6 +20,7 @@ from ..labels import OTHER
 from . import archive
 from . import layout as at
 from .directory import Directory, DirectoryError, service_path
+from .exemplars import Exemplar, Key, collect
 from .process import namespace
 from .reader import Contents, Reader
 from .totals import Totals, add_segment, column, merge, state_label
@@ -32,10 +33,14 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """A histogram's value: `counts` of each bucket and of what is above the last; `sum` in s."""
+    """A histogram's value: `counts` of each bucket and of what is above the last; `sum` in s.
+
+    `exemplars` are one a bucket, None where there is none; empty: nothing was traced.
+    """
 
     counts: tuple[int, ...]
     sum: float
+    exemplars: tuple[Exemplar | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +90,21 @@ class Snapshot:
     def families(self) -> Iterator[Family]:
         """Yield every metric of the catalogue with all its series, known ones at 0."""
         routes = self._routes()
-        gauges = self._gauges(routes)
+        gauges, traced = self._gauges(routes), collect(self.workers)
         for metric in METRICS.values():
             if metric.kind is Kind.GAUGE:
                 yield Family(metric, gauges[metric.name])
             else:
-                yield Family(metric, self._counted(metric, routes))
+                yield Family(metric, self._counted(metric, routes, traced))
 
     def _routes(self) -> list[str]:
         live = {route for worker in self.workers for route, _ in worker.routes.values()}
         dead = {labels[0] for name, labels in self.totals if "http_route" in METRICS[name].labels}
         return sorted(live | dead | {OTHER})
 
-    def _counted(self, metric: Metric, routes: list[str]) -> dict[Labels, float | Histogram]:
+    def _counted(
+        self, metric: Metric, routes: list[str], traced: Mapping[Key, list[Exemplar | None]]
+    ) -> dict[Labels, float | Histogram]:
         owners: list[Labels]
         if "http_route" in metric.labels:
             owners = [(route,) for route in routes]
@@ -113,7 +120,11 @@ class Snapshot:
         if metric.kind is Kind.COUNTER:
             return {labels: words[0] for labels, words in found.items()}
         return {
-            labels: Histogram(tuple(words[:-1]), words[-1] / at.NS)
+            labels: Histogram(
+                tuple(words[:-1]),
+                words[-1] / at.NS,
+                tuple(traced.get((metric.name, labels), ())),
+            )
             for labels, words in found.items()
         }
 

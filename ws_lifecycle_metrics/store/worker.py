@@ -29,6 +29,7 @@ FIRST_RECORDS = 64
 MOST_RECORDS = 2048
 
 _OVERFLOW = WORKER_BLOCK[catalog.LABEL_OVERFLOW.name].offsets
+_SPANS_DROPPED = WORKER_BLOCK[catalog.SPANS_DROPPED.name].offsets[()]
 _INTERNAL_ERRORS = WORKER_BLOCK[catalog.INTERNAL_ERRORS.name].offsets[()]
 
 logger = logging.getLogger("ws_lifecycle_metrics")
@@ -77,6 +78,10 @@ class Worker:
         """Count a fault of this package."""
         self.internal_errors += 1
         self.words[_INTERNAL_ERRORS] = self.internal_errors
+
+    def count_dropped_span(self) -> None:
+        """Count a span that was not made."""
+        self.words[_SPANS_DROPPED] += 1
 
     def switch_off(self) -> None:
         """Say that this worker's middleware observes no more."""

@@ -11,6 +11,9 @@ from ..protocol import Rule, Severity
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
+TraceIds = tuple[int, int]
+"""Trace id and span id."""
+
 PERIOD = 60.0
 _LEVELS = {
     Severity.ERROR: logging.ERROR,
@@ -41,8 +44,11 @@ class RateLimit:
 _limit = RateLimit()
 
 
-def log_violation(rule: Rule, route: str) -> None:
-    """Log a violation: error and warning by their severity, info as debug."""
+def log_violation(rule: Rule, route: str, trace: TraceIds | None = None) -> None:
+    """Log a violation: error and warning by their severity, info as debug.
+
+    With `trace`, the record also has `trace_id` and `span_id`, in hexadecimal.
+    """
     held = _limit.take(rule.id)
     if held is None:
         return
@@ -55,8 +61,28 @@ def log_violation(rule: Rule, route: str) -> None:
         rule.meaning,
         rule.hint,
         f" ({held} more since the last such line)" if held else "",
-        extra={"rule": rule.id, "party": str(rule.party), "http_route": safe_label(route)},
+        extra={
+            "rule": rule.id,
+            "party": str(rule.party),
+            "http_route": safe_label(route),
+            **trace_fields(trace),
+        },
     )
+
+
+def trace_fields(trace: TraceIds | None) -> dict[str, str]:
+    """Return the fields that tie a log record to a trace; none without one."""
+    if trace is None:
+        return {}
+    trace_id, span_id = trace
+    return {"trace_id": f"{trace_id:032x}", "span_id": f"{span_id:016x}"}
+
+
+def log_span_lost(error: Exception) -> None:
+    """Log an exception out of the tracer that the user set up."""
+    held = _limit.take("span")
+    if held is not None:
+        logger.error("the tracer raised; its spans are lost and counted", exc_info=error)
 
 
 def log_fault(error: Exception) -> None:

@@ -1,0 +1,320 @@
+"""Spans of one conversation: handshake, connection, messages, disconnect.
+
+Only the handshake's span is ever open, from the start of the scope to the application's
+answer. All others are made when what they tell of is over, with explicit times: nothing is
+held over a wait in receive(), and nothing is lost with a task that is never ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, get_current_span
+
+from ..labels import OTHER, safe_label
+from ..protocol import Lifecycle, Rule, Severity
+from ..store import layout as at_word
+from . import carriers
+from .tracer import ROOT, Attributes, Event, SpanMaker, tracer_of
+
+if TYPE_CHECKING:
+    from ..config import Config
+
+SLOW_NS = 100_000_000
+"""A send() that takes longer, in ns, gets a span also when the budget is spent."""
+MAX_FINDINGS = 128
+"""Spans of violations, errors and slow sends that a connection gets beyond its budget."""
+MAX_EVENTS = 16
+MAX_RULES = 16
+
+_OPCODES = ("text", "binary")
+_STATUS = {"accepted": 101, "rejected": 403, "error": 500}
+
+
+def begin(
+    config: Config, scope: Mapping[str, Any], opened_at: int, lost: Callable[[], object]
+) -> tuple[ConnectionSpans | None, SpanContext | None]:
+    """Start the span of a handshake; return the connection's spans and the span's context.
+
+    The spans are None where the connection is not sampled, both where no provider is set.
+    `opened_at` is CLOCK_MONOTONIC in ns; `lost` is called for each span that is not made.
+    """
+    tracer = tracer_of(config.tracer_provider)
+    if tracer is None:
+        return None, None
+    maker = SpanMaker(tracer, lost)
+    parent = carriers.from_headers(scope.get("headers"))
+    attributes = _handshake_attributes(scope, config.span_client_address)
+    method = attributes["http.request.method"]
+    span = maker.start(method, opened_at, parent or ROOT, SpanKind.SERVER, attributes)
+    if span is None:
+        return None, None
+    context = span.get_span_context()
+    if not span.is_recording():
+        return None, context if context.is_valid else None
+    budget = -1 if config.span_budget is None else config.span_budget
+    spans = ConnectionSpans(maker, span, method, opened_at, budget)
+    spans.remote = parent
+    return spans, context
+
+
+def _handshake_attributes(scope: Mapping[str, Any], with_client: bool) -> dict[str, Any]:
+    version = safe_label(scope.get("http_version", "1.1"))
+    attributes = {
+        # Above HTTP/1.1 a WebSocket is an extended CONNECT (RFC 8441, RFC 9220).
+        "http.request.method": "GET" if version.startswith("1") else "CONNECT",
+        "url.scheme": safe_label(scope.get("scheme", "ws")),
+        "network.protocol.name": "http",
+        "network.protocol.version": version,
+    }
+    client = scope.get("client")
+    if with_client and type(client) in (list, tuple) and client:
+        attributes["client.address"] = safe_label(client[0])
+    return attributes
+
+
+class ConnectionSpans:
+    """The spans of one sampled conversation. Moments are CLOCK_MONOTONIC, in ns.
+
+    `remote` is the context that the client sent, in the headers or in `connection_init`.
+    """
+
+    __slots__ = (
+        "_accepted_at",
+        "_closing_at",
+        "_error",
+        "_failed",
+        "_findings_left",
+        "_handling",
+        "_handshake",
+        "_links",
+        "_maker",
+        "_method",
+        "_opened_at",
+        "_receive_events",
+        "_rules",
+        "_send_events",
+        "_stuck",
+        "context",
+        "receives_left",
+        "remote",
+        "sends_left",
+    )
+
+    def __init__(
+        self, maker: SpanMaker, handshake: Span, method: str, opened_at: int, budget: int
+    ) -> None:
+        self.context = handshake.get_span_context()
+        self.remote: Context | None = None
+        self.receives_left = self.sends_left = budget  # below 0: no limit
+        self._maker = maker
+        self._handshake: Span | None = handshake
+        self._method = method
+        self._opened_at = opened_at
+        self._accepted_at = self._closing_at = 0
+        self._links: tuple[Link, ...] = (Link(self.context),)
+        self._handling: tuple[int, int, int] | None = None
+        self._receive_events: list[Event] = []
+        self._send_events: list[Event] = []
+        self._findings_left = MAX_FINDINGS
+        self._rules: dict[str, None] = {}
+        self._stuck: dict[str, None] = {}
+        self._error: BaseException | None = None
+        self._failed = False
+
+    @property
+    def receives_done(self) -> bool:
+        """Whether no receive() needs to be looked at any more."""
+        return not self.receives_left and self._handling is None
+
+    # The handshake.
+
+    def answered(
+        self, result: str, at: int, route: str, subprotocol: str | None, status: object
+    ) -> None:
+        """End the handshake's span. `status` is that of a denial response."""
+        span, self._handshake = self._handshake, None
+        if span is None:
+            return
+        if result == "accepted":
+            self._accepted_at = at
+        code = status if result == "denied" else _STATUS.get(result)
+        try:
+            if span.is_recording():
+                _describe(span, self._method, route, subprotocol, code)
+        except Exception as error:  # noqa: BLE001  # as all that a tracer of the user's may raise
+            self._maker.lose(error)
+        failed = result == "error" or (type(code) is int and code >= 500)
+        self._maker.end(span, at, self._error, failed)
+
+    # Messages.
+
+    def received(self, at: int, kind: int, size: int, text: object) -> None:
+        """Note that a message was delivered; `text` is its own, for a `connection_init`."""
+        if self.remote is None and self.receives_left and kind == 0:
+            self._adopt(carriers.from_message(text))
+        if self.receives_left:
+            self.receives_left -= 1
+            self._handling = (at, kind, size)
+
+    def _adopt(self, remote: Context | None) -> None:
+        """Link what follows to the context that the client sent in its first message."""
+        if remote is not None:
+            self.remote = remote
+            self._links = (*self._links, Link(get_current_span(remote).get_span_context()))
+
+    def receive_called(self, at: int) -> None:
+        """Make the span of the message before, which has been dealt with."""
+        self._handled(at)
+
+    def _handled(self, at: int, error: BaseException | None = None) -> None:
+        if self._handling is not None:
+            (started, kind, size), self._handling = self._handling, None
+            events, self._receive_events = self._receive_events, []
+            self._make(
+                "websocket receive", started, at, _message(kind, size), events, error, self._failed
+            )
+
+    def sent(
+        self,
+        at: int,
+        took: int,
+        kind: int,
+        size: int,
+        error: BaseException | None = None,
+        failed: bool = False,
+    ) -> SpanContext | None:
+        """Make the span of a send() that returned or raised, if the budget or its end says so."""
+        if self.sends_left:
+            self.sends_left -= 1
+        elif (error is None and took < SLOW_NS) or not self._may_find():
+            return None
+        events, self._send_events = self._send_events, []
+        attributes = _message(kind, size)
+        return self._make("websocket send", at - took, at, attributes, events, error, failed)
+
+    # Findings.
+
+    def violated(self, rule: Rule, at: int, sending: bool) -> None:
+        """Note a violation on the span at hand, else as a span of its own."""
+        if len(self._rules) < MAX_RULES:
+            self._rules[rule.id] = None
+        attributes = {
+            "websocket.violation.rule": rule.id,
+            "websocket.violation.party": str(rule.party),
+            "websocket.violation.severity": str(rule.severity),
+        }
+        event = (at, "websocket.violation", attributes)
+        events = self._send_events if sending else self._receive_events
+        at_hand = self.sends_left if sending else self._handling is not None
+        if self._handshake is not None:
+            self._maker.add_event(self._handshake, event)
+        elif at_hand and len(events) < MAX_EVENTS:
+            events.append(event)
+        elif rule.severity is not Severity.INFO and self._may_find():
+            self._make("websocket violation", at, at, attributes)
+
+    def stuck(self, reason: str) -> None:
+        """Note that the connection was found stuck."""
+        if len(self._stuck) < MAX_RULES:
+            self._stuck[reason] = None
+
+    def _may_find(self) -> bool:
+        if self._findings_left:
+            self._findings_left -= 1
+            return True
+        self._maker.lose()
+        return False
+
+    # The end.
+
+    def closing(self, at: int) -> None:
+        """Note that the disconnect was delivered, or that the application closed."""
+        self._closing_at = self._closing_at or at
+
+    def raised(self, error: BaseException, failed: bool) -> None:
+        """Note the exception that left the application; `failed`: it is nobody's departure."""
+        self._error, self._failed = error, failed
+
+    def ended(self, at: int, attributes: Attributes) -> SpanContext | None:
+        """Make the spans that last to the end; `attributes` are the connection's."""
+        if not self._accepted_at:
+            return None
+        self._handled(at, self._error)
+        if self._closing_at:
+            self._make("websocket disconnect", self._closing_at, at, _closed(attributes))
+        whole = {**attributes, "websocket.violation.rules": tuple(self._rules)}
+        if self._stuck:
+            whole["websocket.stuck.reason"] = tuple(self._stuck)
+        events = [*self._receive_events, *self._send_events]
+        name, started = "websocket connection", self._accepted_at
+        return self._make(name, started, at, whole, events, self._error, self._failed)
+
+    def wall(self, moment: int) -> int:
+        """Return the Unix time, in ns, of a moment."""
+        return self._maker.wall(moment)
+
+    def _make(
+        self,
+        name: str,
+        started: int,
+        ended: int,
+        attributes: Attributes,
+        events: list[Event] | tuple[()] = (),
+        error: BaseException | None = None,
+        failed: bool = False,
+    ) -> SpanContext | None:
+        return self._maker.make(
+            name,
+            started,
+            ended,
+            attributes,
+            links=self._links,
+            events=events,
+            error=error,
+            failed=failed,
+        )
+
+
+def _describe(span: Span, method: str, route: str, subprotocol: str | None, status: object) -> None:
+    if route != OTHER:
+        span.update_name(f"{method} {route}")
+        span.set_attribute("http.route", route)
+    if subprotocol is not None:
+        span.set_attribute("websocket.subprotocol", safe_label(subprotocol))
+    if type(status) is int and 100 <= status <= 599:
+        span.set_attribute("http.response.status_code", status)
+
+
+def connection_attributes(record: memoryview, lifecycle: Lifecycle, route: str) -> dict[str, Any]:
+    """Return what a record and the protocol say of a connection that has ended."""
+    received = sum(record[word] for word in at_word.RECEIVED) - record[at_word.BASE_RECEIVED]
+    sent = sum(record[word] for word in at_word.SENT) - record[at_word.BASE_SENT]
+    received_bytes = record[at_word.RECEIVED_BYTES] - record[at_word.BASE_RECEIVED_BYTES]
+    attributes = {
+        "http.route": route,
+        "network.protocol.name": "websocket",
+        "websocket.received.messages": received,
+        "websocket.received.bytes": received_bytes,
+        "websocket.sent.messages": sent,
+        "websocket.sent.bytes": record[at_word.SENT_BYTES] - record[at_word.BASE_SENT_BYTES],
+        "websocket.violations": record[at_word.VIOLATIONS],
+    }
+    if lifecycle.subprotocol is not None:
+        attributes["websocket.subprotocol"] = safe_label(lifecycle.subprotocol)
+    if lifecycle.close_code is not None:
+        attributes["websocket.close.code"] = lifecycle.close_code
+    return attributes
+
+
+def _message(kind: int, size: int) -> dict[str, Any]:
+    return {"websocket.message.opcode": _OPCODES[kind], "websocket.message.size": size}
+
+
+_CLOSE = ("websocket.close.code", "websocket.close.initiator", "http.route")
+
+
+def _closed(attributes: Attributes) -> dict[str, Any]:
+    return {name: attributes[name] for name in _CLOSE if name in attributes}
