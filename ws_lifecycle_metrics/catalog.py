@@ -294,6 +294,14 @@ SKIPPED_SEGMENTS = Metric(
     unit="{file}",
     help="Files in the directory of segments that could not be trusted or read.",
 )
+OTLP_PUSHES = Metric(
+    name="ws_lifecycle_metrics.otlp_pushes",
+    kind=Kind.COUNTER,
+    unit="{push}",
+    labels=("result",),
+    series=_singles(("ok", "failed")),
+    help="Pushes over OTLP by the process that answers, by whether the collector took them.",
+)
 COLLECT_DURATION = Metric(
     name="ws_lifecycle_metrics.collect.duration",
     kind=Kind.GAUGE,

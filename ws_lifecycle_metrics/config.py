@@ -125,6 +125,11 @@ def _check_seconds(option: str, value: object) -> None:
         raise ConfigError(f"{option}={value!r}: accepted is a number of seconds above 0")
 
 
+def _check_bool(option: str, value: object) -> None:
+    if type(value) is not bool:
+        raise ConfigError(f"{option}={value!r}: accepted are True and False")
+
+
 def _check_names(option: str, value: object) -> None:
     if not isinstance(value, tuple) or not all(isinstance(name, str) for name in value):
         raise ConfigError(f"{option}={value!r}: accepted is a tuple of str")
@@ -203,8 +208,7 @@ class Config:
         _check_range("max_connections", self.max_connections, 0, 10_000_000)
         if self.span_budget is not None:
             _check_range("span_budget", self.span_budget, 0, 1_000_000)
-        if type(self.span_client_address) is not bool:
-            raise ConfigError(f"span_client_address={self.span_client_address!r}: accepted is bool")
+        _check_bool("span_client_address", self.span_client_address)
         if self.tracer_provider is not None and not hasattr(self.tracer_provider, "get_tracer"):
             raise ConfigError(
                 f"tracer_provider={self.tracer_provider!r}: accepted is a TracerProvider"
@@ -244,6 +248,12 @@ class ExporterConfig:
     collect_timeout: float = _option(
         8.0, "Time that a collection may take.", name="collect_timeout", parse=_seconds
     )
+    otlp: bool = _option(
+        False,
+        "Also push the metrics over OTLP; OTEL_EXPORTER_OTLP_* say where to.",
+        name="otlp",
+        parse=_yes_or_no,
+    )
 
     def __post_init__(self) -> None:
         _check_place(self.service, self.directory)
@@ -254,6 +264,7 @@ class ExporterConfig:
         _check_range("max_clients", self.max_clients, 1, 100_000)
         for option in ("header_timeout", "write_timeout", "idle_timeout", "collect_timeout"):
             _check_seconds(option, getattr(self, option))
+        _check_bool("otlp", self.otlp)
 
 
 def _name_unknown_options(cls: type[T]) -> type[T]:

@@ -37,10 +37,13 @@ def config_options(cls: type[Any], *names: str) -> Callable[[Command], Command]:
 
 def _flag(item: Field[Any]) -> Callable[[Command], Command]:
     default = item.metadata["default"]
+    if isinstance(default, bool):
+        note = f"{item.metadata['help']}  [{environment_name(item.name)}]"
+        return click.option(_name(item), item.name, flag_value="true", help=note)
     text = ",".join(default) if isinstance(default, tuple) else str(default)
     notes = f"default: {text}; " if text else ""
     return click.option(
-        f"--{item.name.replace('_', '-')}",
+        _name(item),
         item.name,
         metavar="TEXT"
         if isinstance(default, str)
@@ -49,6 +52,10 @@ def _flag(item: Field[Any]) -> Callable[[Command], Command]:
         else "N",
         help=f"{item.metadata['help']}  [{notes}{environment_name(item.name)}]",
     )
+
+
+def _name(item: Field[Any]) -> str:
+    return f"--{item.name.replace('_', '-')}"
 
 
 def configured(cls: type[T], given: dict[str, str | None]) -> T:

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from ..catalog import METRICS, Metric
 from ..labels import Cap, safe_label
 from .directory import OUT_OF_MEANS, Directory, try_lock
-from .layout import words_of
+from .layout import CREATED_WALL, words_of
 from .reader import BadSegment, Contents, Reader, check_file
 from .totals import Totals, add, add_segment
 
@@ -39,11 +39,15 @@ logger = logging.getLogger("ws_lifecycle_metrics")
 
 @dataclass(slots=True)
 class Archive:
-    """Totals of the folded segments; `folded` are those whose files may still be there."""
+    """Totals of the folded segments; `folded` are those whose files may still be there.
+
+    `since` is when the first of them was made, Unix time in ns; 0: unknown.
+    """
 
     generation: int = 0
     folded: frozenset[int] = frozenset()
     totals: Totals = field(default_factory=dict)
+    since: int = 0
 
 
 def load(directory: Directory) -> Archive:
@@ -84,7 +88,8 @@ def _decode(data: dict[str, Any]) -> Archive:
         if metric is not None and _fits(metric, labels, words):
             totals[name, tuple(map(safe_label, labels))] = list(words)
     folded = frozenset(int(uuid, 16) for uuid in data["folded"])
-    return Archive(data["generation"], folded, totals)
+    since = data.get("since", 0)
+    return Archive(data["generation"], folded, totals, since if _is_count(since) else 0)
 
 
 def _own_labels(metric: Metric) -> int:
@@ -155,7 +160,10 @@ def _fold_locked(directory: Directory, reader: Reader) -> int:
     dead = [s for s in dead if s.uuid not in old.folded]
     if dead:
         totals = _bounded_sum([old.totals, *map(_totals_of, dead)])
-        _write(directory, Archive(old.generation + 1, frozenset(s.uuid for s in dead), totals))
+        folded = frozenset(s.uuid for s in dead)
+        made = [int(s.header[CREATED_WALL]) for s in dead]
+        since = min([*made, *filter(None, [old.since])])
+        _write(directory, Archive(old.generation + 1, folded, totals, since))
         _remove(directory, dead)
     return len(dead)
 
@@ -196,6 +204,7 @@ def _write(directory: Directory, archive: Archive) -> None:
     data = {
         "format": FORMAT,
         "generation": archive.generation,
+        "since": archive.since,
         "folded": [f"{uuid:032x}" for uuid in archive.folded],
         "totals": [[name, labels, words] for (name, labels), words in archive.totals.items()],
     }

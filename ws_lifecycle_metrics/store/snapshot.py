@@ -23,8 +23,8 @@ from .directory import Directory, DirectoryError, service_path
 from .exemplars import Exemplar, Key, collect
 from .process import namespace
 from .reader import Contents, Reader
-from .totals import Totals, add_segment, column, merge, state_label
-from .worker import unshared
+from .totals import Totals, add_segment, column, counted_here, merge, state_label
+from .worker import own, unshared
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
@@ -84,6 +84,7 @@ class Snapshot:
     workers: list[Contents]
     totals: Totals
     degraded: bool
+    since: int  # Unix time, ns, from which the totals count
     skipped: dict[str, str] = field(default_factory=dict)
     duration: float = 0.0
 
@@ -278,16 +279,33 @@ class Source:
         except DirectoryError as error:
             degraded = True
             logger.debug("no shared segments: %s", error)
-        snapshot = Snapshot(
-            now=time.monotonic_ns(),
-            wall=time.time(),
-            workers=[s for s in segments if s.alive and s.header[at.SLOT] != at.NO_SLOT],
-            totals=archived.totals,
-            degraded=degraded,
-            skipped=skipped,
-        )
+        snapshot = _snapshot(segments, archived, degraded)
+        snapshot.skipped = skipped
         merge(snapshot.totals, ended)
-        for contents in segments:
-            add_segment(snapshot.totals, contents)
+        merge(snapshot.totals, counted_here())
         snapshot.duration = time.perf_counter() - began
         return snapshot
+
+    def take_own(self) -> Snapshot:
+        """Read the workers of this process alone, as where each process exports its own."""
+        began = time.perf_counter()
+        segments, shared = own(self.config)
+        snapshot = _snapshot(segments, archive.Archive(), not shared)
+        snapshot.duration = time.perf_counter() - began
+        return snapshot
+
+
+def _snapshot(segments: list[Contents], archived: archive.Archive, degraded: bool) -> Snapshot:
+    made = [int(contents.header[at.CREATED_WALL]) for contents in segments]
+    wall = time.time()
+    snapshot = Snapshot(
+        now=time.monotonic_ns(),
+        wall=wall,
+        workers=[s for s in segments if s.alive and s.header[at.SLOT] != at.NO_SLOT],
+        totals=archived.totals,
+        degraded=degraded,
+        since=min([*made, *filter(None, [archived.since])], default=round(wall * at.NS)),
+    )
+    for contents in segments:
+        add_segment(snapshot.totals, contents)
+    return snapshot

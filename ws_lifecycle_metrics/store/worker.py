@@ -210,6 +210,14 @@ def unshared(config: Config) -> tuple[Totals, list[Contents]]:
         return dict(_ended.get((config.directory, config.service), {})), living
 
 
+def own(config: Config) -> tuple[list[Contents], bool]:
+    """Return the segments of this process's workers, and whether others can read them all."""
+    with _lock:
+        workers = local_workers(config)
+        segments = [decode(w.segment.name, w.segment.contents(), alive=True) for w in workers]
+        return segments, all(worker.segment.shared for worker in workers)
+
+
 def _place(worker: Worker) -> Place:
     return worker.config.directory, worker.config.service
 

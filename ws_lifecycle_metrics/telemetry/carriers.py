@@ -11,7 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from opentelemetry.context import Context
-from opentelemetry.trace import get_current_span
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    get_current_span,
+    set_span_in_context,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 MAX_TRACEPARENT = 128
@@ -68,6 +73,11 @@ def from_message(text: object) -> Context | None:
     if type(message) is not dict or message.get("type") != "connection_init":
         return None
     return from_payload(message.get("payload"))
+
+
+def context_of(remote: SpanContext) -> Context:
+    """Return a context in which what a span context names is the parent."""
+    return set_span_in_context(NonRecordingSpan(remote), Context())
 
 
 def _extract(traceparent: object, tracestate: object) -> Context | None:

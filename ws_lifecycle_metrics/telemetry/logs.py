@@ -85,6 +85,14 @@ def log_span_lost(error: Exception) -> None:
         logger.error("the tracer raised; its spans are lost and counted", exc_info=error)
 
 
+def log_push_failed(error: Exception | None) -> None:
+    """Log that a collector did not take a push, or that a push could not be made."""
+    held = _limit.take("push")
+    if held is not None:
+        more = f" ({held} more since the last such line)" if held else ""
+        logger.warning("a push over OTLP failed; the next one makes good%s", more, exc_info=error)
+
+
 def log_fault(error: Exception) -> None:
     """Log an exception as a fault of this package."""
     held = _limit.take("fault")

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, get_current_span
 
 from ..labels import OTHER, safe_label
@@ -56,7 +55,7 @@ def begin(
         return None, context if context.is_valid else None
     budget = -1 if config.span_budget is None else config.span_budget
     spans = ConnectionSpans(maker, span, method, opened_at, budget)
-    spans.remote = parent
+    spans.looks_for_parent = parent is None
     return spans, context
 
 
@@ -78,7 +77,7 @@ def _handshake_attributes(scope: Mapping[str, Any], with_client: bool) -> dict[s
 class ConnectionSpans:
     """The spans of one sampled conversation. Moments are CLOCK_MONOTONIC, in ns.
 
-    `remote` is the context that the client sent, in the headers or in `connection_init`.
+    `links` are the handshake and, if the client sent a context in `connection_init`, that one.
     """
 
     __slots__ = (
@@ -89,7 +88,6 @@ class ConnectionSpans:
         "_findings_left",
         "_handling",
         "_handshake",
-        "_links",
         "_maker",
         "_method",
         "_opened_at",
@@ -98,8 +96,9 @@ class ConnectionSpans:
         "_send_events",
         "_stuck",
         "context",
+        "links",
+        "looks_for_parent",
         "receives_left",
-        "remote",
         "sends_left",
     )
 
@@ -107,14 +106,14 @@ class ConnectionSpans:
         self, maker: SpanMaker, handshake: Span, method: str, opened_at: int, budget: int
     ) -> None:
         self.context = handshake.get_span_context()
-        self.remote: Context | None = None
+        self.links: tuple[Link, ...] = (Link(self.context),)
+        self.looks_for_parent = False
         self.receives_left = self.sends_left = budget  # below 0: no limit
         self._maker = maker
         self._handshake: Span | None = handshake
         self._method = method
         self._opened_at = opened_at
         self._accepted_at = self._closing_at = 0
-        self._links: tuple[Link, ...] = (Link(self.context),)
         self._handling: tuple[int, int, int] | None = None
         self._receive_events: list[Event] = []
         self._send_events: list[Event] = []
@@ -153,17 +152,15 @@ class ConnectionSpans:
 
     def received(self, at: int, kind: int, size: int, text: object) -> None:
         """Note that a message was delivered; `text` is its own, for a `connection_init`."""
-        if self.remote is None and self.receives_left and kind == 0:
-            self._adopt(carriers.from_message(text))
-        if self.receives_left:
-            self.receives_left -= 1
-            self._handling = (at, kind, size)
-
-    def _adopt(self, remote: Context | None) -> None:
-        """Link what follows to the context that the client sent in its first message."""
-        if remote is not None:
-            self.remote = remote
-            self._links = (*self._links, Link(get_current_span(remote).get_span_context()))
+        if not self.receives_left:
+            return
+        self.receives_left -= 1
+        self._handling = (at, kind, size)
+        if self.looks_for_parent and kind == 0:
+            remote = carriers.from_message(text)
+            if remote is not None:
+                self.looks_for_parent = False
+                self.links += (Link(get_current_span(remote).get_span_context()),)
 
     def receive_called(self, at: int) -> None:
         """Make the span of the message before, which has been dealt with."""
@@ -271,7 +268,7 @@ class ConnectionSpans:
             started,
             ended,
             attributes,
-            links=self._links,
+            links=self.links,
             events=events,
             error=error,
             failed=failed,
