@@ -12,7 +12,7 @@ from typing import Any
 import requests
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from ..catalog import OTLP_PUSHES
 from ..config import Config, ConfigError
@@ -46,10 +46,9 @@ def resource(service: str) -> Resource:
     """Return who reports: what OTEL_RESOURCE_ATTRIBUTES says, else the service and this host."""
     host = socket.gethostname()
     ours = {"service.name": service, "service.instance.id": host, "host.name": host}
-    theirs = dict(Resource.create().attributes)
-    if str(theirs.get("service.name", "")).startswith("unknown_service"):
-        del theirs["service.name"]
-    return Resource({**ours, **theirs})
+    theirs = OTELResourceDetector().detect().attributes
+    # Not the SDK's own id of an instance, which is another one after each start.
+    return Resource.create({name: value for name, value in ours.items() if name not in theirs})
 
 
 class BoundedSession(requests.Session):
