@@ -282,7 +282,6 @@ class Source:
         snapshot = _snapshot(segments, archived, degraded)
         snapshot.skipped = skipped
         merge(snapshot.totals, ended)
-        merge(snapshot.totals, counted_here())
         snapshot.duration = time.perf_counter() - began
         return snapshot
 
@@ -308,4 +307,5 @@ def _snapshot(segments: list[Contents], archived: archive.Archive, degraded: boo
     )
     for contents in segments:
         add_segment(snapshot.totals, contents)
+    merge(snapshot.totals, counted_here())
     return snapshot
