@@ -13,14 +13,11 @@ from ..config import Config, ExporterConfig
 from ..store.directory import Directory, DirectoryError, service_path
 from ..store.snapshot import Connection, Snapshot, Source
 from ..telemetry.logs import log_fault
-from ..telemetry.prometheus import render
+from ..telemetry.prometheus import negotiate, render
 from .overview import Overview, overview
 
 MAX_AGE = 1.0
 """Seconds for which a collection is given to all who ask."""
-
-TEXT = ""
-OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 T = TypeVar("T")
 
@@ -52,9 +49,7 @@ class Live:
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the exposition and its content type; a failed collection is told in it."""
-        # One of two, whatever the header holds: what is kept has a bound.
-        names = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-        wanted = OPENMETRICS if "application/openmetrics-text" in names else TEXT
+        wanted = negotiate(accept)
         return await self._ask(f"metrics {wanted}", lambda: render(self._held, wanted))
 
     async def connections(self) -> tuple[Snapshot, list[Connection]]:

@@ -300,7 +300,7 @@ def _snapshot(segments: list[Contents], archived: archive.Archive, degraded: boo
     snapshot = Snapshot(
         now=time.monotonic_ns(),
         wall=wall,
-        workers=[s for s in segments if s.alive and s.header[at.SLOT] != at.NO_SLOT],
+        workers=[contents for contents in segments if contents.alive],
         totals=archived.totals,
         degraded=degraded,
         since=min([*made, *filter(None, [archived.since])], default=round(wall * at.NS)),

@@ -243,7 +243,7 @@ def _start_shared(config: Config) -> Worker:
         directory.close()
         raise
     try:
-        worker.segment.take_slot()
+        worker.segment.publish()
     except BaseException:
         worker.segment.remove()
         raise
