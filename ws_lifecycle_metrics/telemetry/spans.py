@@ -242,7 +242,9 @@ class ConnectionSpans:
         self._handled(at, self._error)
         if self._closing_at:
             self._make("websocket disconnect", self._closing_at, at, _closed(attributes))
-        whole = {**attributes, "websocket.violation.rules": tuple(self._rules)}
+        whole = dict(attributes)
+        if self._rules:
+            whole["websocket.violation.rules"] = tuple(self._rules)
         if self._stuck:
             whole["websocket.stuck.reason"] = tuple(self._stuck)
         events = [*self._receive_events, *self._send_events]
@@ -276,13 +278,15 @@ class ConnectionSpans:
 
 
 def _describe(span: Span, method: str, route: str, subprotocol: str | None, status: object) -> None:
+    found: dict[str, Any] = {}
     if route != OTHER:
         span.update_name(f"{method} {route}")
-        span.set_attribute("http.route", route)
+        found["http.route"] = route
     if subprotocol is not None:
-        span.set_attribute("websocket.subprotocol", safe_label(subprotocol))
+        found["websocket.subprotocol"] = safe_label(subprotocol)
     if type(status) is int and 100 <= status <= 599:
-        span.set_attribute("http.response.status_code", status)
+        found["http.response.status_code"] = status
+    span.set_attributes(found)
 
 
 def connection_attributes(record: memoryview, lifecycle: Lifecycle, route: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -39,7 +40,7 @@ Event = tuple[int, str, Attributes]
 ROOT = Context()
 """A context without a span: what is started in it is the root of a new trace."""
 
-_latest: tuple[object, Tracer | None] = (None, None)
+_tracers: weakref.WeakKeyDictionary[Any, Tracer | None] = weakref.WeakKeyDictionary()
 
 
 def tracer_of(provider: Any = None) -> Tracer | None:
@@ -47,24 +48,18 @@ def tracer_of(provider: Any = None) -> Tracer | None:
 
     Looked up for each connection, so that a provider may be set at any time, in each process.
     """
-    global _latest
     if provider is None:
         provider = trace.get_tracer_provider()
-    known, tracer = _latest
-    if provider is not known:
+    try:
+        return _tracers[provider]
+    except KeyError:
         silent = isinstance(provider, (ProxyTracerProvider, NoOpTracerProvider))
-        tracer = None if silent else provider.get_tracer(SCOPE)
-        _latest = provider, tracer
-    return tracer
-
-
-def _forget() -> None:
-    global _latest
-    _latest = (None, None)
+        tracer = _tracers[provider] = None if silent else provider.get_tracer(SCOPE)
+        return tracer
 
 
 if hasattr(os, "register_at_fork"):  # the parent's provider is not the child's business
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_tracers.clear)
 
 
 class SpanMaker:
