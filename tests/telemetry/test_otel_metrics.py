@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
@@ -138,6 +139,13 @@ def test_each_sample_is_as_prometheus_sees_it(tracing, provider, exporter):
         if key[0] not in VOLATILE | clocks and seen[key] != value
     }
     assert different == {}
+
+
+def test_nothing_is_lost_on_the_way_to_otlp(provider, exporter):
+    data = collected(provider, exporter)
+    encoded = encode_metrics(data)
+    names = [m.name for r in encoded.resource_metrics for s in r.scope_metrics for m in s.metrics]
+    assert sorted(names) == sorted(METRICS)
 
 
 def test_units_and_help_are_the_catalogues(provider, exporter):

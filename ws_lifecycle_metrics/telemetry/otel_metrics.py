@@ -150,7 +150,10 @@ class LifecycleMetricExporter(MetricExporter):
             for family in snapshot.families()
             if family.metric.kind is Kind.HISTOGRAM
         ]
-        scopes = [*first.scope_metrics, _scope(found)]
+        # OTLP's encoder keeps one entry a scope: ours has to go to where the instruments are.
+        own = [scope for scope in first.scope_metrics if scope.scope.name == SCOPE]
+        found += [metric for scope in own for metric in scope.metrics]
+        scopes = [*(s for s in first.scope_metrics if s.scope.name != SCOPE), _scope(found)]
         return MetricsData([ResourceMetrics(first.resource, scopes, first.schema_url), *rest])
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
