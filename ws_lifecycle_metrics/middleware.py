@@ -7,6 +7,7 @@ with the same objects; exceptions and cancellations pass as they are.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,10 +17,10 @@ from . import catalog
 from .catalog import code_label
 from .config import Config
 from .integrations import channels, litestar, starlette
+from .labels import TraceIds
 from .protocol import OPEN, SHIELDED, Lifecycle, Rule, ServerState, Severity
 from .protocol.table import GONE
 from .store import layout as at
-from .store.exemplars import write as write_exemplar
 from .store.layout import (
     FAST_NS,
     RECEIVE_CALLS,
@@ -32,14 +33,12 @@ from .store.layout import (
     SENT_BYTES,
     SENT_NS,
     SENT_TEXT,
-    HistogramWords,
 )
-from .store.worker import Route, Worker, current, existing
-from .telemetry.logs import TraceIds, log_fault, log_route_failed, log_violation
+from .store.worker import Route, Worker, existing
+from .telemetry.logs import log_fault, log_route_failed, log_violation
+from .watchdog.guard import attended
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import SpanContext
-
     from .telemetry.spans import ConnectionSpans
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[Any]]
@@ -110,7 +109,7 @@ class LifecycleMiddleware:
         self, scope: Scope, receive: Receive, send: Send
     ) -> tuple[Receive, Send, Conversation | None]:
         kind = scope["type"] if type(scope) is dict else None
-        worker = current(self.config)
+        worker = attended(self.config)
         if kind == "websocket" and worker.internal_errors < MOST_FAULTS:
             return receive, send, Conversation(self, worker, scope, receive, send)
         if kind == "lifespan":
@@ -174,9 +173,11 @@ class Conversation:
         "_sent_text",
         "_serial",
         "_spans",
+        "_task",
         "_trace",
         "_words",
         "_worker",
+        "awaitable",
     )
 
     def __init__(
@@ -196,6 +197,8 @@ class Conversation:
         self._quick_receive = self._quick_send = False
         self._pending = 0
         self._serial = worker.connections = worker.connections + 1
+        self.awaitable: Any = None
+        self._task: asyncio.Task[Any] | None = None
         self._opened_at = _now()
         # A callable of the user's needs no routing to have taken place.
         self._routed = middleware.config.route is not None
@@ -231,14 +234,21 @@ class Conversation:
         """Run the application on this conversation and see how it ends."""
         self._guard(self._opened)
         try:
-            result = await app(self._scope, self.receive, self.send)
+            self._worker.live[self._serial] = self
+            # Kept while it runs: the watchdog sees in it where the application waits.
+            self.awaitable = app(self._scope, self.receive, self.send)
+            result = await self.awaitable
         except Exception as error:
             self._guard(self._raised, error)
             raise
         except BaseException:
             self._guard(self._cancelled)
             raise
-        self._guard(self._returned)
+        else:
+            self._guard(self._returned)
+        finally:
+            self.awaitable = self._task = None
+            self._worker.live.pop(self._serial, None)
         return result
 
     async def receive(self) -> Message:
@@ -313,6 +323,30 @@ class Conversation:
             self._sent_text = words[SENT_TEXT] = self._sent_text + 1
         return result
 
+    # What the watchdog asks for, on this loop.
+
+    def found_stuck(self, reason: str) -> TraceIds | None:
+        """Note that it was found stuck; return trace and span of its handshake, if it has any."""
+        if self._spans is not None:
+            self._spans.stuck(reason)
+        return self._trace
+
+    def cancel(self) -> None:
+        """Cancel the task that runs the application, if `Config.cancel_stuck_closing` kept it."""
+        if self._task is not None:
+            self._task.cancel("stuck in closing (ws_lifecycle_metrics)")
+
+    def move(self, worker: Worker) -> None:
+        """Go on in another worker's segment."""
+        old, name = self._words, self._route.name
+        self._worker, self._route = worker, worker.route(name)
+        worker.live[self._serial] = self
+        self._begin_record(self._route)
+        for word in (at.STATE_AT, at.ANSWERED_AT, RECEIVED_AT, SENT_AT, at.VIOLATIONS):
+            self._words[word] = old[word]
+        if old[at.SUBPROTOCOL]:
+            self._words[at.SUBPROTOCOL] = worker.subprotocol(self._lifecycle.subprotocol or "")
+
     # What is noted on the way; each of these runs behind the one boundary, `_guard`.
 
     def _guard(self, step: Callable[..., Any], *arguments: Any) -> Any:
@@ -329,6 +363,12 @@ class Conversation:
         return None
 
     def _opened(self) -> None:
+        if str(self._scope.get("http_version", "1.1")) >= "2":
+            self._worker.segment.header[at.SHARED_SOCKETS] = 1
+        if self._middleware.config.cancel_stuck_closing:
+            task = asyncio.current_task()
+            # Some servers' tasks are no tasks at all, and crash when they are touched.
+            self._task = task if isinstance(task, asyncio.Task) else None
         # A server builds all its scopes alike, so the first ones speak for the rest.
         if self._serial <= SCOPES_JUDGED:
             self._flag(self._lifecycle.opened())
@@ -391,8 +431,7 @@ class Conversation:
         words[at.SENT[kind + 2 * slow]] += 1
         self._sent_text = words[SENT_TEXT]
         if self._spans is not None:
-            trace = self._spans.sent(_now(), took, kind, size)
-            self._exemplify(_SEND_DURATION, took, trace)
+            self._spans.sent(_now(), took, kind, size, self._route)
             self._choose_way()
 
     def _send_failed(self, message: Message, error: BaseException, legal: bool, took: int) -> None:
@@ -403,7 +442,7 @@ class Conversation:
         kind, size = _payload(message, "websocket.send")
         if self._spans is not None and kind is not None:
             failed = any(rule.severity is Severity.ERROR for rule in rules)
-            self._spans.sent(_now(), took, kind, size, error, failed)
+            self._spans.sent(_now(), took, kind, size, self._route, error, failed)
 
     def _returned(self) -> None:
         rules = self._lifecycle.returned(self._pending)
@@ -478,10 +517,8 @@ class Conversation:
         words[_HANDSHAKES[(result,)]] += 1
         _HANDSHAKE_DURATION.observe(words, answered - self._opened_at)
         if self._spans is not None:
-            name = self._route.name
-            self._spans.answered(result, answered, name, self._lifecycle.subprotocol, status)
-            trace = self._spans.context if self._spans.context.trace_flags.sampled else None
-            self._exemplify(_HANDSHAKE_DURATION, answered - self._opened_at, trace)
+            subprotocol = self._lifecycle.subprotocol
+            self._spans.answered(result, answered, self._route, subprotocol, status)
 
     def _begin_spans(self) -> None:
         from .telemetry.spans import begin
@@ -491,11 +528,6 @@ class Conversation:
         self._spans, context = begin(config, self._scope, self._opened_at, lost)
         if context is not None:
             self._trace = context.trace_id, context.span_id
-
-    def _exemplify(self, histogram: HistogramWords, took: int, trace: SpanContext | None) -> None:
-        if trace is not None and self._spans is not None:
-            now = self._spans.wall(_now())
-            write_exemplar(histogram, self._route.words, took, (trace.trace_id, trace.span_id), now)
 
     def _end(self, result: str) -> None:
         """Count the end; `result` is the handshake's if the application never answered."""
@@ -511,17 +543,10 @@ class Conversation:
             words[_CLOSES[labels]] += 1
             _CONNECTION_DURATION.observe(words, ended - answered)
             if self._spans is not None:
-                self._end_spans(self._spans, labels[0], ended, answered)
+                self._spans.ended(ended, record, self._lifecycle, self._route, labels[0])
         self._words, self._spans = _VOID, None
         self._quick_receive = self._quick_send = False
         self._route.give_back(record)
-
-    def _end_spans(self, spans: ConnectionSpans, initiator: str, ended: int, answered: int) -> None:
-        from .telemetry.spans import connection_attributes
-
-        attributes = connection_attributes(self._words, self._lifecycle, self._route.name)
-        trace = spans.ended(ended, {**attributes, "websocket.close.initiator": initiator})
-        self._exemplify(_CONNECTION_DURATION, ended - answered, trace)
 
     def _close_labels(self) -> tuple[str, str]:
         """Return initiator and code; who closed first is told by order, never by the code."""

@@ -21,6 +21,7 @@ from tests.telemetry.harness import (
     text,
 )
 from ws_lifecycle_metrics.store.snapshot import Source
+from ws_lifecycle_metrics.store.worker import current
 from ws_lifecycle_metrics.telemetry import carriers
 from ws_lifecycle_metrics.telemetry.operations import begin_operation
 from ws_lifecycle_metrics.telemetry.prometheus import render
@@ -233,7 +234,7 @@ def operation(tracing, *, connected=True, **options):
     began = begin_operation(
         tracing.config, list, socket=True, connection=spans if connected else None, **options
     )
-    spans.answered("accepted", 1, "/graphql", None, None)
+    spans.answered("accepted", 1, current(tracing.config).route(None), None, None)
     return spans, began
 
 

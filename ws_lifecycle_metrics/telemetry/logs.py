@@ -6,13 +6,10 @@ import logging
 import time
 from collections.abc import Callable
 
-from ..labels import safe_label
+from ..labels import TraceIds, safe_label, trace_fields
 from ..protocol import Rule, Severity
 
 logger = logging.getLogger("ws_lifecycle_metrics")
-
-TraceIds = tuple[int, int]
-"""Trace id and span id."""
 
 PERIOD = 60.0
 _LEVELS = {
@@ -68,14 +65,6 @@ def log_violation(rule: Rule, route: str, trace: TraceIds | None = None) -> None
             **trace_fields(trace),
         },
     )
-
-
-def trace_fields(trace: TraceIds | None) -> dict[str, str]:
-    """Return the fields that tie a log record to a trace; none without one."""
-    if trace is None:
-        return {}
-    trace_id, span_id = trace
-    return {"trace_id": f"{trace_id:032x}", "span_id": f"{span_id:016x}"}
 
 
 def log_span_lost(error: Exception) -> None:

@@ -12,10 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, get_current_span
 
-from ..labels import OTHER, safe_label
+from .. import catalog
 from ..protocol import Lifecycle, Rule, Severity
-from ..store import layout as at_word
+from ..store import exemplars
+from ..store.layout import ROUTE_BLOCK, HistogramWords
+from ..store.worker import Route
 from . import carriers
+from .span_attributes import (
+    closed,
+    connection_attributes,
+    describe,
+    handshake_attributes,
+    message,
+)
 from .tracer import ROOT, Attributes, Event, SpanMaker, tracer_of
 
 if TYPE_CHECKING:
@@ -28,7 +37,10 @@ MAX_FINDINGS = 128
 MAX_EVENTS = 16
 MAX_RULES = 16
 
-_OPCODES = ("text", "binary")
+_HANDSHAKE = ROUTE_BLOCK[catalog.HANDSHAKE_DURATION.name].histogram()
+_CONNECTION = ROUTE_BLOCK[catalog.CONNECTION_DURATION.name].histogram()
+_SEND = ROUTE_BLOCK[catalog.SEND_DURATION.name].histogram()
+
 _STATUS = {"accepted": 101, "rejected": 403, "error": 500}
 
 
@@ -45,7 +57,7 @@ def begin(
         return None, None
     maker = SpanMaker(tracer, lost)
     parent = carriers.from_headers(scope.get("headers"))
-    attributes = _handshake_attributes(scope, config.span_client_address)
+    attributes = handshake_attributes(scope, config.span_client_address)
     method = attributes["http.request.method"]
     span = maker.start(method, opened_at, parent or ROOT, SpanKind.SERVER, attributes)
     if span is None:
@@ -57,21 +69,6 @@ def begin(
     spans = ConnectionSpans(maker, span, method, opened_at, budget)
     spans.looks_for_parent = parent is None
     return spans, context
-
-
-def _handshake_attributes(scope: Mapping[str, Any], with_client: bool) -> dict[str, Any]:
-    version = safe_label(scope.get("http_version", "1.1"))
-    attributes = {
-        # Above HTTP/1.1 a WebSocket is an extended CONNECT (RFC 8441, RFC 9220).
-        "http.request.method": "GET" if version.startswith("1") else "CONNECT",
-        "url.scheme": safe_label(scope.get("scheme", "ws")),
-        "network.protocol.name": "http",
-        "network.protocol.version": version,
-    }
-    client = scope.get("client")
-    if with_client and type(client) in (list, tuple) and client:
-        attributes["client.address"] = safe_label(client[0])
-    return attributes
 
 
 class ConnectionSpans:
@@ -131,7 +128,7 @@ class ConnectionSpans:
     # The handshake.
 
     def answered(
-        self, result: str, at: int, route: str, subprotocol: str | None, status: object
+        self, result: str, at: int, route: Route, subprotocol: str | None, status: object
     ) -> None:
         """End the handshake's span. `status` is that of a denial response."""
         span, self._handshake = self._handshake, None
@@ -142,11 +139,21 @@ class ConnectionSpans:
         code = status if result == "denied" else _STATUS.get(result)
         try:
             if span.is_recording():
-                _describe(span, self._method, route, subprotocol, code)
+                describe(span, self._method, route.name, subprotocol, code)
         except Exception as error:  # noqa: BLE001  # as all that a tracer of the user's may raise
             self._maker.lose(error)
         failed = result == "error" or (type(code) is int and code >= 500)
         self._maker.end(span, at, self._error, failed)
+        sampled = self.context if self.context.trace_flags.sampled else None
+        self._exemplify(_HANDSHAKE, route, at - self._opened_at, at, sampled)
+
+    def _exemplify(
+        self, histogram: HistogramWords, route: Route, took: int, at: int, trace: SpanContext | None
+    ) -> None:
+        """Leave the trace of a duration beside the histogram that counts it."""
+        if trace is not None:
+            ids = trace.trace_id, trace.span_id
+            exemplars.write(histogram, route.words, took, ids, self._maker.wall(at))
 
     # Messages.
 
@@ -171,7 +178,7 @@ class ConnectionSpans:
             (started, kind, size), self._handling = self._handling, None
             events, self._receive_events = self._receive_events, []
             self._make(
-                "websocket receive", started, at, _message(kind, size), events, error, self._failed
+                "websocket receive", started, at, message(kind, size), events, error, self._failed
             )
 
     def sent(
@@ -180,17 +187,20 @@ class ConnectionSpans:
         took: int,
         kind: int,
         size: int,
+        route: Route,
         error: BaseException | None = None,
         failed: bool = False,
-    ) -> SpanContext | None:
+    ) -> None:
         """Make the span of a send() that returned or raised, if the budget or its end says so."""
         if self.sends_left:
             self.sends_left -= 1
         elif (error is None and took < SLOW_NS) or not self._may_find():
-            return None
+            return
         events, self._send_events = self._send_events, []
-        attributes = _message(kind, size)
-        return self._make("websocket send", at - took, at, attributes, events, error, failed)
+        attributes = message(kind, size)
+        trace = self._make("websocket send", at - took, at, attributes, events, error, failed)
+        if error is None:
+            self._exemplify(_SEND, route, took, at, trace)
 
     # Findings.
 
@@ -235,25 +245,25 @@ class ConnectionSpans:
         """Note the exception that left the application; `failed`: it is nobody's departure."""
         self._error, self._failed = error, failed
 
-    def ended(self, at: int, attributes: Attributes) -> SpanContext | None:
-        """Make the spans that last to the end; `attributes` are the connection's."""
+    def ended(
+        self, at: int, record: memoryview, lifecycle: Lifecycle, route: Route, initiator: str
+    ) -> None:
+        """Make the spans that last to the end of an accepted connection."""
         if not self._accepted_at:
-            return None
+            return
         self._handled(at, self._error)
+        whole = connection_attributes(record, lifecycle, route.name)
+        whole["websocket.close.initiator"] = initiator
         if self._closing_at:
-            self._make("websocket disconnect", self._closing_at, at, _closed(attributes))
-        whole = dict(attributes)
+            self._make("websocket disconnect", self._closing_at, at, closed(whole))
         if self._rules:
             whole["websocket.violation.rules"] = tuple(self._rules)
         if self._stuck:
             whole["websocket.stuck.reason"] = tuple(self._stuck)
         events = [*self._receive_events, *self._send_events]
         name, started = "websocket connection", self._accepted_at
-        return self._make(name, started, at, whole, events, self._error, self._failed)
-
-    def wall(self, moment: int) -> int:
-        """Return the Unix time, in ns, of a moment."""
-        return self._maker.wall(moment)
+        trace = self._make(name, started, at, whole, events, self._error, self._failed)
+        self._exemplify(_CONNECTION, route, at - started, at, trace)
 
     def _make(
         self,
@@ -275,47 +285,3 @@ class ConnectionSpans:
             error=error,
             failed=failed,
         )
-
-
-def _describe(span: Span, method: str, route: str, subprotocol: str | None, status: object) -> None:
-    found: dict[str, Any] = {}
-    if route != OTHER:
-        span.update_name(f"{method} {route}")
-        found["http.route"] = route
-    if subprotocol is not None:
-        found["websocket.subprotocol"] = safe_label(subprotocol)
-    if type(status) is int and 100 <= status <= 599:
-        found["http.response.status_code"] = status
-    span.set_attributes(found)
-
-
-def connection_attributes(record: memoryview, lifecycle: Lifecycle, route: str) -> dict[str, Any]:
-    """Return what a record and the protocol say of a connection that has ended."""
-    received = sum(record[word] for word in at_word.RECEIVED) - record[at_word.BASE_RECEIVED]
-    sent = sum(record[word] for word in at_word.SENT) - record[at_word.BASE_SENT]
-    received_bytes = record[at_word.RECEIVED_BYTES] - record[at_word.BASE_RECEIVED_BYTES]
-    attributes = {
-        "http.route": route,
-        "network.protocol.name": "websocket",
-        "websocket.received.messages": received,
-        "websocket.received.bytes": received_bytes,
-        "websocket.sent.messages": sent,
-        "websocket.sent.bytes": record[at_word.SENT_BYTES] - record[at_word.BASE_SENT_BYTES],
-        "websocket.violations": record[at_word.VIOLATIONS],
-    }
-    if lifecycle.subprotocol is not None:
-        attributes["websocket.subprotocol"] = safe_label(lifecycle.subprotocol)
-    if lifecycle.close_code is not None:
-        attributes["websocket.close.code"] = lifecycle.close_code
-    return attributes
-
-
-def _message(kind: int, size: int) -> dict[str, Any]:
-    return {"websocket.message.opcode": _OPCODES[kind], "websocket.message.size": size}
-
-
-_CLOSE = ("websocket.close.code", "websocket.close.initiator", "http.route")
-
-
-def _closed(attributes: Attributes) -> dict[str, Any]:
-    return {name: attributes[name] for name in _CLOSE if name in attributes}
