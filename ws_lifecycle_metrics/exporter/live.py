@@ -53,13 +53,8 @@ class Live:
         """Begin no further collection."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    @property
-    def views(self) -> Mapping[int, View]:
-        """The kernel's view of the workers' processes, which somebody else reads."""
-        return self._source.views
-
-    @views.setter
-    def views(self, views: Mapping[int, View]) -> None:
+    def show(self, views: Mapping[int, View]) -> None:
+        """Take the kernel's view of the workers' processes, which somebody else reads."""
         self._source.views = views
 
     async def snapshot(self) -> Snapshot:

@@ -51,11 +51,10 @@ class Worker:
         self.words = self.segment.add_block(BlockKind.WORKER, WORKER_BLOCK_WORDS).words
         self.internal_errors = 0
         self.connections = 0
-        self.live: dict[int, Any] = {}
-        """The conversations that run, by serial; the watchdog's, as is `watch`."""
+        # The watchdog's: conversations that run by serial, blocks of records by route's number.
         self.watch: Any = None
+        self.live: dict[int, Any] = {}
         self.record_blocks: list[tuple[int, Words]] = []
-        """Blocks of records with their route's number."""
         self._records = 0
         self._routes: dict[str, Route] = {}
         self._subprotocols: dict[str, int] = {}
@@ -192,8 +191,7 @@ _lock = threading.Lock()
 def current(config: Config) -> Worker:
     """Return the worker of this thread for the service of `config`; the first call makes it.
 
-    A thread runs one event loop at a time, whatever the library (asyncio, trio), so the
-    thread stands for the loop.
+    A thread runs one event loop at a time, whatever the library, so it stands for the loop.
     """
     place = (config.directory, config.service)
     worker = _here.by_place.get(place)
@@ -273,12 +271,11 @@ def _start_unshared(config: Config) -> Worker:
 
 def renew(worker: Worker) -> Worker:
     """Give this thread a new worker in place of one whose file was removed."""
-    logger.warning("the file of the metrics was removed; they begin anew in another")
+    logger.warning("the file of the metrics was removed: a new one begins at 0")
     with _lock:
         worker.segment.abandon()
         worker.watch = None
-        if worker in _all:
-            _all.remove(worker)
+        _all[:] = [other for other in _all if other is not worker]
     new = _start(worker.config, _place(worker))
     new.connections = worker.connections
     return new
