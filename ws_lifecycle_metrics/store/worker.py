@@ -42,6 +42,7 @@ MOST_FAULTS = 100
 """After so many faults of this package's own, a worker observes no more."""
 
 _OVERFLOW = WORKER_BLOCK[catalog.LABEL_OVERFLOW.name].offsets
+_SPANS_DROPPED = WORKER_BLOCK[catalog.SPANS_DROPPED.name].offsets[()]
 _INTERNAL_ERRORS = WORKER_BLOCK[catalog.INTERNAL_ERRORS.name].offsets[()]
 
 logger = logging.getLogger("ws_lifecycle_metrics")
@@ -102,6 +103,10 @@ class Worker:
         self.words[_INTERNAL_ERRORS] = self.internal_errors
         if self.internal_errors == MOST_FAULTS:
             self.switch_off()
+
+    def count_dropped_span(self) -> None:
+        """Count a span that was not made."""
+        self.words[_SPANS_DROPPED] += 1
 
     def switch_off(self) -> None:
         """Say that this worker's middleware observes no more."""
@@ -236,6 +241,14 @@ def unshared(config: Config) -> tuple[Totals, list[Contents]]:
             if not worker.segment.shared
         ]
         return dict(_ended.get((config.directory, config.service), {})), living
+
+
+def own(config: Config) -> tuple[list[Contents], bool]:
+    """Return the segments of this process's workers, and whether others can read them all."""
+    with _lock:
+        workers = local_workers(config)
+        segments = [decode(w.segment.name, w.segment.contents(), alive=True) for w in workers]
+        return segments, all(worker.segment.shared for worker in workers)
 
 
 def _place(worker: Worker) -> Place:
