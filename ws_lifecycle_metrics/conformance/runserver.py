@@ -1,0 +1,32 @@
+"""Django's `runserver` with Channels and Daphne, for any ASGI application.
+
+    python -m ws_lifecycle_metrics.conformance.runserver 127.0.0.1:8000 module:app
+
+The settings are the user's where DJANGO_SETTINGS_MODULE names them, else the least there is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main(address: str, target: str) -> None:
+    """Run the command until a signal ends it."""
+    import django
+    from django.conf import settings
+    from django.core.management import call_command
+
+    if not os.environ.get("DJANGO_SETTINGS_MODULE"):
+        settings.configure(DEBUG=True, ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__)
+    if "daphne" not in settings.INSTALLED_APPS:
+        settings.INSTALLED_APPS = ["daphne", *settings.INSTALLED_APPS]
+    settings.ASGI_APPLICATION = target.replace(":", ".")
+    django.setup()
+    call_command("runserver", address, use_reloader=False, skip_checks=True)
+
+
+urlpatterns: list[object] = []
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
