@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from . import catalog
+from .advisories import advisories_for
 from .catalog import code_label
 from .config import Config
-from .integrations import channels, litestar, starlette
+from .integrations import channels, litestar, servers, starlette
 from .protocol import OPEN, SHIELDED, Lifecycle, Rule, ServerState, Severity
 from .protocol.table import GONE
 from .store import layout as at
@@ -32,7 +33,7 @@ from .store.layout import (
     SENT_TEXT,
 )
 from .store.worker import Route, Worker, current, existing
-from .telemetry.logs import log_fault, log_route_failed, log_violation
+from .telemetry.logs import log_advisories, log_fault, log_route_failed, log_violation
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 Scope = Any
@@ -83,6 +84,7 @@ class LifecycleMiddleware:
         self.app = app
         self.config = Config() if config is None else config
         self._channels = channels.find_router(app)
+        self._advised = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
@@ -99,6 +101,9 @@ class LifecycleMiddleware:
     def _wrap(
         self, scope: Scope, receive: Receive, send: Send
     ) -> tuple[Receive, Send, Conversation | None]:
+        if not self._advised:
+            self._advised = True
+            _advise(receive, send)
         kind = scope["type"] if type(scope) is dict else None
         worker = current(self.config)
         if kind == "websocket" and worker.internal_errors < MOST_FAULTS:
@@ -119,6 +124,13 @@ class LifecycleMiddleware:
         if found is None and self._channels is not None:
             found = channels.route_template(self._channels, scope)
         return found
+
+
+def _advise(receive: Receive, send: Send) -> None:
+    """Tell once, in the worker, that its server is known to be bad."""
+    found = servers.detect(receive, send)
+    if found is not None:
+        log_advisories(*found, advisories_for(*found))
 
 
 def _noting_shutdown(receive: Receive, config: Config) -> Receive:

@@ -204,6 +204,9 @@ class Client:
         problem = answer.problem(status, self._key, chosen, answered or {})
         if problem is not None:
             raise Unmet(*problem)
+        if status == 0 or status > 101:  # as real clients do after a refusal
+            self.over = True
+            self.abandon()
 
     async def do_open(self, status: int, **options: Any) -> None:
         """Send the request and read its answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -44,19 +45,20 @@ class Player:
         client = self.client(f"/run/{scenario.id}", run)
         unclear = await self.bounded(client, scenario.client, scenario.timeout)
         entries = await self.ended(run, scenario.settle)
-        findings = [*wire_findings(client.seen), *server_findings(entries)]
+        findings = [*wire_findings(client.seen), *server_findings(entries, left_at(client.seen))]
         findings += self._end_findings(entries, client)
         client.abandon()
         findings += await self._health(client)
         if entries and not unclear and not findings and unended(entries):
             unclear = "the application had not ended"
+        unsupported = any(entry["what"] == "unsupported" for entry in entries)
         return Result(
             server=self.server,
             scenario=scenario.id,
             title=scenario.title,
-            findings=tuple(dict.fromkeys(findings)),
+            findings=() if unsupported else tuple(dict.fromkeys(findings)),
             timeline=timeline(began, entries, client.seen),
-            unsupported=any(entry["what"] == "unsupported" for entry in entries),
+            unsupported=unsupported,
             unclear=unclear,
             seconds=round(time.monotonic() - began, 2),
         )
@@ -129,13 +131,27 @@ def wire_findings(seen: Iterable[Seen]) -> list[str]:
     return [line.rule for line in seen if line.rule]
 
 
-def server_findings(entries: Entries) -> list[str]:
-    """Return the server's rules that the application's side saw broken."""
+def left_at(seen: Iterable[Seen]) -> float:
+    """Return when the client left, by its own doing; infinity if it did not."""
+    return min((line.at for line in seen if line.what in ("RST", "FIN")), default=math.inf)
+
+
+_NEEDS_CLIENT = ("server.accept-failed", "server.send-failed", "server.close-failed")
+
+
+def server_findings(entries: Entries, left: float = math.inf) -> list[str]:
+    """Return the server's rules that the application's side saw broken.
+
+    The application's side cannot know that the client had `left`: then a failure is legal, and
+    only the kind of its exception is not what it should be.
+    """
     found = [
         id
         for entry in entries
         for id in entry["rules"]
-        if rule(id).party is Party.SERVER and is_finding(id)
+        if rule(id).party is Party.SERVER
+        and is_finding(id)
+        and not (id in _NEEDS_CLIENT and entry["at"] > left)
     ]
     told = False
     for entry in entries:

@@ -14,15 +14,11 @@ from ..testing.recorder import Entry, Watch
 from .journal import Journal, from_environment, run_of
 from .rules import WIRE_RULES
 from .scenarios import SCENARIOS
-from .script import Scenario
+from .script import Scenario, Script, close, receive
 
 
 class AskedToFail(Exception):  # noqa: N818  # it is no error: the script asks for it
     """What the step `fail` raises."""
-
-
-class Unsupported(Exception):  # noqa: N818  # the same
-    """The scope does not announce the extension that the scenario needs."""
 
 
 class Actor:
@@ -44,16 +40,18 @@ class Actor:
     async def play(self, scenario: Scenario) -> None:
         """Play the whole script, and note how it ended."""
         try:
-            if scenario.needs and scenario.needs not in (self._scope.get("extensions") or {}):
-                self._tell(Entry(time.monotonic(), "unsupported"))
-                await self._send({"type": "websocket.close"})
-                return
-            for step in scenario.app:
+            for step in self._script(scenario):
                 await getattr(self, f"do_{step.verb}")(**step.options)
         except BaseException as error:
             self._watch.ended(error)
             raise
         self._watch.ended()
+
+    def _script(self, scenario: Scenario) -> Script:
+        if not scenario.needs or scenario.needs in (self._scope.get("extensions") or {}):
+            return scenario.app
+        self._tell(Entry(time.monotonic(), "unsupported"))
+        return receive(), close()
 
     async def do_receive(self) -> Any:
         """Wait for one event."""

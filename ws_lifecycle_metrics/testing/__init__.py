@@ -5,7 +5,7 @@ The pytest fixture `asgi_lifecycle` is had by `pytest_plugins = ["ws_lifecycle_m
 
 from __future__ import annotations
 
-from .driver import Closed, WebSocket, websocket
+from .driver import Closed, Rejected, WebSocket, websocket
 from .recorder import Entry, Recorder, Watch
 
-__all__ = ["Closed", "Entry", "Recorder", "Watch", "WebSocket", "websocket"]
+__all__ = ["Closed", "Entry", "Recorder", "Rejected", "Watch", "WebSocket", "websocket"]
