@@ -100,7 +100,8 @@ class Client:
         await asyncio.get_running_loop().sock_connect(raw, (self.host, self.port))
 
     async def _write(self, data: bytes) -> None:
-        assert self._socket is not None
+        if self._socket is None:
+            raise ConnectionResetError
         await asyncio.get_running_loop().sock_sendall(self._socket, data)
 
     async def _more(self) -> bool:
@@ -115,6 +116,7 @@ class Client:
             self._eof = self._eof or "FIN"
             self.over = True
             self.note(f"connection ended by a {self._eof}")
+            self.abandon()  # a server may wait for our half
         self._buffer += data
         return bool(data)
 
@@ -297,9 +299,26 @@ class Client:
         payload = b"" if code is None else code.to_bytes(2, "big") + reason.encode()
         self.note("send close" + ("" if code is None else f" {code}"))
         await self._write(frames.encode(frames.CLOSE, payload))
-        await self._within(
+        end = await self._within(
             STEP_SECONDS, self._end(), "server.socket-left-open", "end after the close"
         )
+        if end is not None:
+            await self._until_eof()
+
+    async def _until_eof(self) -> None:
+        """After both close frames: the server ends the TCP connection, or the client does."""
+
+        async def rest() -> None:
+            while (frame := await self._frame()) is not None:
+                what = f"a frame with opcode {frame.opcode} after the close frame"
+                self.note(what, "server.illegal-frame")
+
+        try:
+            async with asyncio.timeout(2.0):
+                await rest()
+        except TimeoutError:
+            self.note("TCP left open by the server")
+            self.abandon()
 
     async def _end(self) -> Frame | None:
         while (message := await self._message()) is not None:
@@ -328,13 +347,7 @@ class Client:
         """Answer a close frame; then nothing but the end may come."""
         with suppress(ConnectionError):
             await self._write(frames.encode(frames.CLOSE, end.payload[:2]))
-
-        async def rest() -> None:
-            while (frame := await self._frame()) is not None:
-                self.note(f"a frame with opcode {frame.opcode} after the close frame",
-                          "server.illegal-frame")
-
-        await self._within(STEP_SECONDS, rest(), "server.socket-left-open", "end of the socket")
+        await self._until_eof()
 
     async def do_over(self, within: float = STEP_SECONDS) -> None:
         """Wait for the end, by a close frame or without."""
@@ -345,7 +358,9 @@ class Client:
     async def do_failed(self) -> None:
         """Wait for the end that an illegal frame of ours must bring."""
         rule = "server.client-error-tolerated"
-        await self._within(STEP_SECONDS, self._end(), rule, "end after an illegal frame")
+        end = await self._within(STEP_SECONDS, self._end(), rule, "end after an illegal frame")
+        if end is not None:
+            await self._finish(end)
 
     async def do_reset(self) -> None:
         """Leave: the server's kernel gets an RST."""

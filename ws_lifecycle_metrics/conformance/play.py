@@ -86,12 +86,13 @@ class Player:
 
     def _end_findings(self, entries: Entries, client: Client) -> Iterable[str]:
         """Blame the server for a call that it does not answer although all is over."""
-        if not unended(entries) or self.running.exited():
+        if not entries or not unended(entries):
             return
+        gone = client.over or refused_by_app(entries) or self.running.exited()
         waits = waits_for(entries)
         if waits == "send":
             yield "server.send-never-returns"
-        elif waits == "receive" and (client.over or refused_by_app(entries)):
+        elif waits == "receive" and gone:
             yield "server.disconnect-not-delivered"
 
     async def _health(self, client: Client) -> Iterable[str]:
@@ -155,7 +156,9 @@ def server_findings(entries: Entries, left: float = math.inf) -> list[str]:
     ]
     told = False
     for entry in entries:
+        # Nothing is specified after the disconnect, nor for two calls at once.
         told = told or entry["event"] == "websocket.disconnect"
+        told = told or "app.receive-concurrent" in entry["rules"]
         cancelled = entry["detail"].get("error") == "CancelledError"
         if entry["what"] == "receive raised" and not told and not cancelled:
             found.append("server.receive-raised")

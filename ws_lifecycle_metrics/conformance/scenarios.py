@@ -80,6 +80,7 @@ def _scenario(
     needs: str = "",
     timeout: float = 20.0,
     settle: float = 5.0,
+    tries: int = 1,
 ) -> Scenario:
     return Scenario(
         id=id,
@@ -91,6 +92,7 @@ def _scenario(
         needs=needs,
         timeout=timeout,
         settle=settle,
+        tries=tries,
     )
 
 
@@ -395,6 +397,7 @@ _MESSAGES = (
             START_RECEIVE,
             send("ready"),
             do("end_any_receives", within=2.0),
+            close(code=4000),
         ),
         (opened(), expect("ready"), text("one"), text("two"), over()),
         fresh=True,
@@ -559,7 +562,7 @@ _CLOSING = (
             f"close-illegal-{code}",
             f"the application closes with {code}, which may not be sent",
             f"{_RFC} 7.4: no such code on the wire; nobody is left waiting",
-            (*CONNECTED, illegal(type="websocket.close", code=code)),
+            (*CONNECTED, close(code=code)),
             (opened(), over()),
         )
         for code in (999, 1005, 1006, 70000)
@@ -575,7 +578,7 @@ _CLOSING = (
         "close-reason-long",
         "the reason takes 200 bytes",
         f"{_RFC} 5.5: a control frame carries 125 bytes",
-        (*CONNECTED, illegal(type="websocket.close", code=4000, reason="r" * 200)),
+        (*CONNECTED, close(code=4000, reason="r" * 200)),
         (opened(), over()),
     ),
     _scenario(
@@ -714,15 +717,17 @@ _SHUTTING_DOWN = (
         (opened(), text("x"), expect("x"), closes(1000), TERMINATE, EXITED),
         fresh=True,
         timeout=30.0,
+        tries=2,
     ),
     _scenario(
         "sigterm-open-connection",
         "SIGTERM while the application waits in receive()",
         f"{_SHUTDOWN}, {_DISCONNECT}: the connection is closed, the application told or cancelled",
         (*CONNECTED, until_disconnect()),
-        (opened(), TERMINATE, do("over", within=12.0), EXITED),
+        (opened(), pause(0.5), TERMINATE, do("over", within=12.0), EXITED),
         fresh=True,
         timeout=30.0,
+        tries=4,
     ),
 )
 

@@ -34,7 +34,8 @@ class Scenario:
     """One life of a WebSocket: both sides' scripts, and what the specification demands of it.
 
     `fresh`: a server process of its own, since it may leave one that is frozen or dying.
-    `needs`: an extension that the scope has to announce. Times are in seconds.
+    `needs`: an extension that the scope has to announce. `tries`: a fault that depends on a race
+    shows in one of so many. Times are in seconds.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Scenario:
     needs: str = ""
     timeout: float = 20.0
     settle: float = 5.0
+    tries: int = 1
 
 
 # --- the application's steps ------------------------------------------------------------------
@@ -122,7 +124,8 @@ def opened(**options: Any) -> Step:
 
 def refused(status: int | None = None, **options: Any) -> Step:
     """Try to open one; the answer must be `status`, or any refusal, a lost connection included."""
-    return do("open", status=status or 0, **options)
+    # Some servers have a time-out of 5 seconds for what the application leaves unanswered.
+    return do("open", status=status or 0, within=10.0, **options)
 
 
 def text(message: str) -> Step:

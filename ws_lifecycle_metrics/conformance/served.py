@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import Any
 
 from ..testing.recorder import Recorder
 from .journal import TARGET, from_environment, run_of
-
-
-def load(target: str) -> Any:
-    """Import `module:attribute`; the attribute may be dotted."""
-    module, _, path = target.partition(":")
-    found: Any = importlib.import_module(module)
-    for name in (path or "app").split("."):
-        found = getattr(found, name)
-    return found
+from .load import load
 
 
 def _make() -> Any:
