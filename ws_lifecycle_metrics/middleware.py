@@ -8,7 +8,7 @@ with the same objects; exceptions and cancellations pass as they are.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from . import catalog
@@ -35,12 +35,13 @@ from .store.layout import (
 from .store.worker import Route, Worker, current, existing
 from .telemetry.logs import log_advisories, log_fault, log_route_failed, log_violation
 
-ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+ASGIApp = Callable[[Any, Any, Any], Awaitable[Any]]
 Scope = Any
 Message = Any
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[Any]]
 
+VANISHED = 1006  # RFC 6455 7.4.1: the connection was lost without a close frame
 SCOPES_JUDGED = 100
 MOST_FAULTS = 100
 """After so many faults of its own, a worker's middleware observes no more."""
@@ -60,7 +61,9 @@ _SERVER_CODES = frozenset({1012})
 
 ILLEGAL, DROP = object(), object()
 
+# Where tasks that outlive their conversation write; its handshake was counted.
 _VOID = memoryview(bytearray(at.RECORD_WORDS * at.WORD)).cast("Q")
+_VOID[at.ANSWERED_AT] = 1
 _now = time.monotonic_ns
 
 
@@ -83,20 +86,19 @@ class LifecycleMiddleware:
     def __init__(self, app: ASGIApp, *, config: Config | None = None) -> None:
         self.app = app
         self.config = Config() if config is None else config
-        self._channels = channels.find_router(app)
+        self._channels = _find_channels_router(app)
         self._advised = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one scope."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Serve one scope; returns what the application returns."""
         try:
             receive, send, conversation = self._wrap(scope, receive, send)
         except Exception as error:  # noqa: BLE001  # the boundary: our fault, the application's scope
             log_fault(error)
             conversation = None
         if conversation is None:
-            await self.app(scope, receive, send)
-        else:
-            await conversation.run(self.app)
+            return await self.app(scope, receive, send)
+        return await conversation.run(self.app)
 
     def _wrap(
         self, scope: Scope, receive: Receive, send: Send
@@ -131,6 +133,13 @@ def _advise(receive: Receive, send: Send) -> None:
     found = servers.detect(receive, send)
     if found is not None:
         log_advisories(*found, advisories_for(*found))
+
+
+def _find_channels_router(app: ASGIApp) -> object | None:
+    try:
+        return channels.find_router(app)
+    except Exception:  # noqa: BLE001  # an application may refuse to be looked at
+        return None
 
 
 def _noting_shutdown(receive: Receive, config: Config) -> Receive:
@@ -214,11 +223,11 @@ class Conversation:
 
     # What the application and the server do, in the order of a conversation.
 
-    async def run(self, app: ASGIApp) -> None:
+    async def run(self, app: ASGIApp) -> Any:
         """Run the application on this conversation and see how it ends."""
         self._guard(self._opened)
         try:
-            await app(self._scope, self.receive, self.send)
+            result = await app(self._scope, self.receive, self.send)
         except Exception as error:
             self._guard(self._raised, error)
             raise
@@ -226,9 +235,11 @@ class Conversation:
             self._guard(self._cancelled)
             raise
         self._guard(self._returned)
+        return result
 
     async def receive(self) -> Message:
         """Receive as the server does, and count what came."""
+        text: Any  # of a plain message
         if self._pending or not self._open:
             self._guard(self._receive_called)
         self._pending += 1
@@ -243,7 +254,8 @@ class Conversation:
         try:  # inline, as in `send`: a call would cost a quarter of all that is added here
             plain = (
                 self._open
-                and message["type"] == "websocket.receive"
+                and type(message) is dict
+                and message.get("type") == "websocket.receive"
                 and type(text := message.get("text")) is str
                 and (len(message) == 2 or message.get("bytes") is None)
             )
@@ -261,10 +273,12 @@ class Conversation:
 
     async def send(self, message: Message) -> Any:
         """Send as the application does, and count what the server took."""
+        text: Any  # of a plain message
         try:
             plain = (
                 self._open
-                and message["type"] == "websocket.send"
+                and type(message) is dict
+                and message.get("type") == "websocket.send"
                 and type(text := message.get("text")) is str
                 and (len(message) == 2 or message.get("bytes") is None)
             )
@@ -444,7 +458,6 @@ class Conversation:
         elif self._lifecycle.accepted:
             words[_CLOSES[self._close_labels()]] += 1
             _CONNECTION_DURATION.observe(words, _now() - answered)
-        # Tasks that the application leaves behind may go on calling: into a void.
         self._words = _VOID
         self._open = False
         self._route.give_back(record)
@@ -455,8 +468,9 @@ class Conversation:
         code = lifecycle.close_code
         initiator: str | None = lifecycle.close_initiator
         if initiator is None:
-            lost = lifecycle.state.server is ServerState.LOST
-            return ("client", "1006") if lost else ("server", catalog.OTHER_CODE)
+            return "server", catalog.OTHER_CODE
+        if lifecycle.state.server is ServerState.LOST and code is None:
+            code = VANISHED
         if initiator == "client" and (code in _SERVER_CODES or self._worker.draining):
             initiator = "server"
         return initiator, code_label(code)
@@ -464,14 +478,24 @@ class Conversation:
 
 def _payload(message: Message, kind: str) -> tuple[int | None, int]:
     """Return 0 for text or 1 for binary, and the payload's bytes; None for anything else."""
-    if type(message) is not dict or message.get("type") != kind:
-        return None, 0
-    text, data = message.get("text"), message.get("bytes")
-    if isinstance(text, str) and data is None:
-        return 0, _utf8_size(text)
-    if text is None and isinstance(data, (bytes, bytearray, memoryview)):
-        return 1, memoryview(data).nbytes
+    try:
+        # Not by subscription: a mapping may invent the key, and then it has changed.
+        if isinstance(message, Mapping) and message.get("type") == kind:
+            text, data = message.get("text"), message.get("bytes")
+            if isinstance(text, str) and data is None:
+                return 0, _utf8_size(text)
+            if text is None and isinstance(data, (bytes, bytearray, memoryview)):
+                return 1, _bytes_size(data)
+    except Exception:  # noqa: BLE001  # a foreign object may raise anything when it is read
+        pass
     return None, 0
+
+
+def _bytes_size(data: bytes | bytearray | memoryview) -> int:
+    try:
+        return memoryview(data).nbytes
+    except ValueError:
+        return 0  # a view that was released: whoever reads it next will say so
 
 
 def _utf8_size(text: str) -> int:

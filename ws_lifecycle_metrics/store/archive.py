@@ -1,27 +1,38 @@
 """The counts of workers that are gone, so that no total ever falls.
 
 A dead worker's segment is folded into one file: written beside the old one, renamed over it,
-and only then the segment is removed. Readers take no lock: they read the archive, the
-segments and the archive again, and begin anew when its generation has changed meanwhile.
+and only then the segment is removed. Killed at any step, nothing is lost or counted twice.
+Readers take no lock: they read the archive, the segments and the archive again, and begin anew
+when its generation has changed meanwhile.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import time
+from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from ..catalog import METRICS
-from .directory import Directory
+from ..catalog import METRICS, Metric
+from ..labels import Cap, safe_label
+from .directory import OUT_OF_MEANS, Directory, try_lock
 from .layout import words_of
 from .reader import BadSegment, Contents, Reader, check_file
-from .totals import Totals, add_segment
+from .totals import Totals, add, add_segment
 
 NAME = "archive.json"
 FORMAT = 1
+MAX_BYTES = 1 << 22
+MAX_WORD = 1 << 96  # above any sum of 64-bit words, and a float can hold it
+MAX_NAMES = 1000
+"""Values kept apart of a label that the workers fill, such as the route; more become `other`."""
+DRAFT_SECONDS = 60
+"""Age above which a half-made segment is taken for one whose maker was killed."""
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
@@ -42,10 +53,16 @@ def load(directory: Directory) -> Archive:
     except FileNotFoundError:
         return Archive()
     except OSError as error:
+        if error.errno in OUT_OF_MEANS:
+            raise
         raise BadSegment(str(error.strerror)) from error
-    with os.fdopen(fd, "rb") as file:
-        check_file(os.fstat(fd))
-        text = file.read()
+    try:
+        size = check_file(os.fstat(fd))
+        if size > MAX_BYTES:
+            raise BadSegment(f"larger than {MAX_BYTES} bytes")
+        text = os.pread(fd, size, 0)
+    finally:
+        os.close(fd)
     try:
         return _decode(json.loads(text, parse_constant=_refuse))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -59,17 +76,35 @@ def _refuse(constant: str) -> NoReturn:
 def _decode(data: dict[str, Any]) -> Archive:
     if data["format"] != FORMAT:
         raise ValueError(f"format {data['format']!r}")
+    if not _is_count(data["generation"]):
+        raise ValueError("generation")
     totals: Totals = {}
     for name, labels, words in data["totals"]:
         metric = METRICS.get(name)
-        if metric is None or len(labels) != len(metric.labels):
-            continue  # another version's metric
-        if len(words) == words_of(metric) and all(
-            type(word) is int and word >= 0 for word in words
-        ):
-            totals[name, tuple(map(str, labels))] = list(words)
+        if metric is not None and _fits(metric, labels, words):
+            totals[name, tuple(map(safe_label, labels))] = list(words)
     folded = frozenset(int(uuid, 16) for uuid in data["folded"])
-    return Archive(int(data["generation"]), folded, totals)
+    return Archive(data["generation"], folded, totals)
+
+
+def _own_labels(metric: Metric) -> int:
+    """Return how many labels, the first ones, take values that are not known in advance."""
+    return len(metric.labels) - len(metric.series[0])
+
+
+def _is_count(word: object) -> bool:
+    return type(word) is int and 0 <= word < MAX_WORD
+
+
+def _fits(metric: Metric, labels: list[Any], words: list[Any]) -> bool:
+    """Whether labels and words are those of a series that this version knows."""
+    own = _own_labels(metric)
+    return (
+        len(labels) == len(metric.labels)
+        and tuple(labels[own:]) in metric.series
+        and len(words) == words_of(metric)
+        and all(map(_is_count, words))
+    )
 
 
 def read(directory: Directory, reader: Reader) -> tuple[Archive, list[Contents]]:
@@ -92,32 +127,69 @@ def _load_or_name(directory: Directory, reader: Reader) -> Archive:
         return Archive()
 
 
-def fold(directory: Directory) -> int:
+def fold(directory: Directory, reader: Reader) -> int:
     """Fold the segments of dead workers; return how many.
 
-    Any process may call it at any time; where another is folding, nothing is done.
+    Any process may call it at any time; where another is folding, nothing is done. Where there
+    is no room for the archive the segments stay, and count as they did.
     """
-    with directory.exclusive() as locked:
-        return _fold_locked(directory) if locked else 0
+    try:
+        with directory.exclusive() as locked:
+            return _fold_locked(directory, reader) if locked else 0
+    except OSError as error:
+        reader.warn("the archive of dead workers", f"is not written: {error.strerror}")
+        return 0
 
 
-def _fold_locked(directory: Directory) -> int:
+def _fold_locked(directory: Directory, reader: Reader) -> int:
     try:
         old = load(directory)
     except BadSegment as error:
         logger.warning("%s is set aside as archive.bad: %s", NAME, error)
-        _rename(directory, NAME, "archive.bad")
+        directory.rename(NAME, f"archive.bad-{time.time_ns()}")
         old = Archive()
-    dead = [s for s in Reader().read(directory) if not s.alive]
+    _remove_drafts(directory)
+    dead = [s for s in reader.read(directory) if not s.alive]
     # Left by a fold that was killed between renaming and removing.
     _remove(directory, [s for s in dead if s.uuid in old.folded])
     dead = [s for s in dead if s.uuid not in old.folded]
     if dead:
-        for contents in dead:
-            add_segment(old.totals, contents)
-        _write(directory, Archive(old.generation + 1, frozenset(s.uuid for s in dead), old.totals))
+        totals = _bounded_sum([old.totals, *map(_totals_of, dead)])
+        _write(directory, Archive(old.generation + 1, frozenset(s.uuid for s in dead), totals))
         _remove(directory, dead)
     return len(dead)
+
+
+def _totals_of(contents: Contents) -> Totals:
+    totals: Totals = {}
+    add_segment(totals, contents)
+    return totals
+
+
+def _bounded_sum(parts: list[Totals]) -> Totals:
+    """Add up totals: each worker kept to its caps, but over time they may all differ."""
+    caps: dict[str, Cap] = defaultdict(lambda: Cap(MAX_NAMES))
+    whole: Totals = {}
+    for part in parts:
+        for (name, labels), words in part.items():
+            metric = METRICS[name]
+            own = _own_labels(metric)
+            bounded = [caps[n].fold(v) for n, v in zip(metric.labels[:own], labels, strict=False)]
+            add(whole, metric, (*bounded, *labels[own:]), words)
+    return whole
+
+
+def _remove_drafts(directory: Directory) -> None:
+    """Remove what workers have left that were killed while they made their segment."""
+    for name in directory.drafts():
+        with suppress(OSError):
+            fd = directory.open(name, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                old = time.time() - os.fstat(fd).st_mtime > DRAFT_SECONDS
+                if old and try_lock(fd, exclusive=True):
+                    os.unlink(name, dir_fd=directory.fd)
+            finally:
+                os.close(fd)
 
 
 def _write(directory: Directory, archive: Archive) -> None:
@@ -127,17 +199,16 @@ def _write(directory: Directory, archive: Archive) -> None:
         "folded": [f"{uuid:032x}" for uuid in archive.folded],
         "totals": [[name, labels, words] for (name, labels), words in archive.totals.items()],
     }
+    text = json.dumps(data, separators=(",", ":")).encode()
+    if len(text) > MAX_BYTES:  # no reader would take it
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     draft = f".{NAME}"
     with suppress(FileNotFoundError):
         os.unlink(draft, dir_fd=directory.fd)
     fd = directory.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    with os.fdopen(fd, "w") as file:
-        json.dump(data, file, separators=(",", ":"))
-    _rename(directory, draft, NAME)
-
-
-def _rename(directory: Directory, old: str, new: str) -> None:
-    os.rename(old, new, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
+    with os.fdopen(fd, "wb") as file:
+        file.write(text)
+    directory.rename(draft, NAME)
 
 
 def _remove(directory: Directory, segments: list[Contents]) -> None:

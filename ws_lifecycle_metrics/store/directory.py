@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 try:
@@ -17,6 +19,10 @@ except ImportError:  # Windows: no advisory locks, so nothing is shared
 SEGMENT_SUFFIX = ".segment"
 SUPPORTED = fcntl is not None and hasattr(os, "posix_fallocate") and hasattr(os, "preadv")
 """Whether this system has what shared segments need; where not, memory stays in-process."""
+
+
+OUT_OF_MEANS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""What says nothing of a file, only that this process can open no more of them just now."""
 
 
 class DirectoryError(Exception):
@@ -44,7 +50,8 @@ class Directory:
     """An open directory that only this user can write.
 
     All files are opened relative to it, so nobody can exchange it under us.
-    Raises `DirectoryError` where it is missing, foreign or writable by others.
+    Raises `DirectoryError` where it is missing, foreign or writable by others, and `OSError`
+    where this process is out of descriptors or memory.
     """
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
@@ -57,6 +64,8 @@ class Directory:
                 path.mkdir(mode=0o700, exist_ok=True)
             self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
+            if error.errno in OUT_OF_MEANS:
+                raise
             raise DirectoryError(f"{path}: {error.strerror}") from error
         try:
             self._check()
@@ -74,8 +83,10 @@ class Directory:
             )
 
     def close(self) -> None:
-        """Close the directory; the files stay."""
-        os.close(self.fd)
+        """Close the directory, once; the files stay."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
     def __enter__(self) -> Directory:
         return self
@@ -87,10 +98,32 @@ class Directory:
         """Open a file of the directory, never through a symbolic link; return its descriptor."""
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
 
+    def rename(self, old: str, new: str) -> None:
+        """Rename a file of the directory."""
+        os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
     def segments(self) -> list[str]:
         """Return the names of all segment files, dead ones included."""
-        names = os.listdir(self.fd)
-        return sorted(n for n in names if n.endswith(SEGMENT_SUFFIX) and not n.startswith("."))
+        return [name for name in self._names() if not name.startswith(".")]
+
+    def drafts(self) -> list[str]:
+        """Return the names of segments that are being made, or whose maker was killed."""
+        return [name for name in self._names() if name.startswith(".")]
+
+    def _names(self) -> list[str]:
+        return sorted(name for name in os.listdir(self.fd) if name.endswith(SEGMENT_SUFFIX))
+
+    def take_slot(self) -> tuple[int, int]:
+        """Take the lowest number that no living worker has; return it and its open lock.
+
+        The number is had for as long as the lock is open: the kernel drops it with the process.
+        """
+        for slot in count():
+            fd = self.open(f"slot-{slot}", os.O_RDONLY | os.O_CREAT | os.O_NONBLOCK)
+            if try_lock(fd, exclusive=True):
+                return slot, fd
+            os.close(fd)
+        raise AssertionError("unreachable")
 
     @contextmanager
     def exclusive(self) -> Iterator[bool]:

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 
 from ..labels import safe_label
 from . import layout as at
-from .directory import Directory, try_lock
+from .directory import OUT_OF_MEANS, Directory, try_lock
 from .layout import OPERATION_BLOCK_WORDS, ROUTE_BLOCK_WORDS, WORKER_BLOCK_WORDS, BlockKind
 
-MAX_BYTES = 1 << 28
 MAX_BLOCKS = 1 << 17
 LEAST_WORDS: dict[int, int] = {
     BlockKind.ROUTE: ROUTE_BLOCK_WORDS,
@@ -91,7 +90,7 @@ def _blocks(words: memoryview) -> Iterator[tuple[int, int, str, memoryview]]:
             break
         block = words[position : position + total]
         text = bytes(block[at.BLOCK_NAME : start])[:length].decode("utf-8", "replace")
-        yield block[at.BLOCK_KIND], block[at.BLOCK_OWNER], text, block[start:]
+        yield block[at.BLOCK_KIND], block[at.BLOCK_OWNER], safe_label(text), block[start:]
         position += total
     raise BadSegment("blocks that overlap or end beyond the file")
 
@@ -130,7 +129,11 @@ class Reader:
         self._named: dict[str, str] = {}
 
     def read(self, directory: Directory) -> list[Contents]:
-        """Return every segment that can be trusted; `skipped` says why others could not be."""
+        """Return every segment that can be trusted; `skipped` says why others could not be.
+
+        Raises `OSError` where this process is out of descriptors or memory: to leave out what
+        is in order would look as if totals had fallen.
+        """
         found: list[Contents] = []
         self.skipped = {}
         for name in directory.segments():
@@ -140,16 +143,22 @@ class Reader:
                 continue  # folded meanwhile
             except BadSegment as error:
                 self.skip(name, str(error))
-            except (OSError, ValueError) as error:
-                self.skip(name, getattr(error, "strerror", None) or str(error))
+            except OSError as error:
+                if error.errno in OUT_OF_MEANS:
+                    raise
+                self.skip(name, str(error.strerror))
         return found
 
     def skip(self, name: str, why: str) -> None:
         """Note that a file is left out, and log it if that is news."""
         self.skipped[name] = why
-        if self._named.get(name) != why:
-            self._named[name] = why
-            logger.warning("%s is skipped: %s", safe_label(name), why)
+        self.warn(name, f"is skipped: {why}")
+
+    def warn(self, what: str, why: str) -> None:
+        """Log what is wrong with something, if that is news."""
+        if self._named.get(what) != why:
+            self._named[what] = why
+            logger.warning("%s %s", safe_label(what), why)
 
 
 def _load(directory: Directory, name: str) -> Contents:
@@ -185,6 +194,6 @@ def check_file(status: os.stat_result) -> int:
         raise BadSegment(f"owned by user {status.st_uid}")
     if status.st_mode & 0o022:
         raise BadSegment(f"mode {stat.S_IMODE(status.st_mode):04o} lets others write")
-    if status.st_size > MAX_BYTES:
-        raise BadSegment(f"larger than {MAX_BYTES} bytes")
+    if status.st_size > at.MAX_BYTES:
+        raise BadSegment(f"larger than {at.MAX_BYTES} bytes")
     return status.st_size

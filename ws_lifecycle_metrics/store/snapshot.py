@@ -21,9 +21,9 @@ from . import archive
 from . import layout as at
 from .directory import Directory, DirectoryError, service_path
 from .process import namespace
-from .reader import Contents, Reader, decode
-from .totals import Totals, add_segment, column, state_label
-from .worker import local_workers
+from .reader import Contents, Reader
+from .totals import Totals, add_segment, column, merge, state_label
+from .worker import unshared
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
@@ -247,38 +247,36 @@ class Source:
         self._reader = Reader()
 
     def take(self) -> Snapshot:
-        """Read all segments now; what cannot be read is left out and named, never raised."""
+        """Read all segments now; what cannot be read is left out and named, never raised.
+
+        Raises `OSError` only where this process is out of descriptors or memory.
+        """
         began = time.perf_counter()
-        archived, segments = archive.Archive(), self._own()
-        degraded = bool(segments)
+        archived = archive.Archive()
+        ended, segments = unshared(self.config)
+        degraded = bool(segments or ended)
+        skipped: dict[str, str] = {}
         path = service_path(self.config.directory, self.config.service)
         try:
             with Directory(path, create=True) as directory:
                 archived, shared = archive.read(directory, self._reader)
                 segments += shared
+                skipped = self._reader.skipped
                 if not all(contents.alive for contents in shared):
-                    archive.fold(directory)
+                    archive.fold(directory, self._reader)
         except DirectoryError as error:
             degraded = True
             logger.debug("no shared segments: %s", error)
         snapshot = Snapshot(
             now=time.monotonic_ns(),
             wall=time.time(),
-            workers=[s for s in segments if s.alive and s.header[at.SLOT] != at.NO_SLOT],
+            workers=[contents for contents in segments if contents.alive],
             totals=archived.totals,
             degraded=degraded,
-            skipped=dict(self._reader.skipped),
+            skipped=skipped,
         )
+        merge(snapshot.totals, ended)
         for contents in segments:
             add_segment(snapshot.totals, contents)
         snapshot.duration = time.perf_counter() - began
         return snapshot
-
-    def _own(self) -> list[Contents]:
-        """Return the segments that only this process can read."""
-        workers = local_workers(self.config)
-        return [
-            decode(worker.segment.name, worker.segment.contents(), alive=True)
-            for worker in workers
-            if not worker.segment.shared
-        ]

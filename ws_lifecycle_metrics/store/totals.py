@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .. import catalog
-from ..catalog import Metric
-from ..protocol import STATES, AppState
+from ..catalog import METRICS, Metric
+from ..protocol import STATES
 from . import layout as at
 from .layout import OPERATION_BLOCK, ROUTE_BLOCK, WORKER_BLOCK, Stored, words_of
 from .reader import Contents
@@ -16,7 +16,8 @@ Totals = dict[tuple[str, tuple[str, ...]], list[int]]
 bucket, one for what is above the last, and the sum in nanoseconds."""
 
 
-ACCEPTED_BEFORE = (AppState.ACCEPTED, AppState.CLOSED)
+_ACCEPTED = ROUTE_BLOCK[catalog.HANDSHAKES.name].offsets[("accepted",)]
+_CLOSES = tuple(ROUTE_BLOCK[catalog.CLOSES.name].offsets.values())
 
 
 def add_segment(totals: Totals, contents: Contents) -> None:
@@ -34,8 +35,8 @@ def add_segment(totals: Totals, contents: Contents) -> None:
     for owner, records in contents.records:
         route = contents.routes[owner][0]
         _add_records(totals, route, records)
-        if not contents.alive:
-            _add_lost(totals, route, records)
+    if not contents.alive:
+        _add_lost(totals, contents)
 
 
 def add(totals: Totals, metric: Metric, labels: tuple[str, ...], words: list[int]) -> None:
@@ -43,6 +44,12 @@ def add(totals: Totals, metric: Metric, labels: tuple[str, ...], words: list[int
     key = (metric.name, labels)
     have = totals.get(key)
     totals[key] = words if have is None else [a + b for a, b in zip(have, words, strict=True)]
+
+
+def merge(totals: Totals, others: Totals) -> None:
+    """Add other totals to `totals`."""
+    for (name, labels), words in others.items():
+        add(totals, METRICS[name], labels, words)
 
 
 def _stored(
@@ -77,16 +84,19 @@ def _add_records(totals: Totals, route: str, records: memoryview) -> None:
     add(totals, catalog.SEND_DURATION, (route,), duration)
 
 
-def _add_lost(totals: Totals, route: str, records: memoryview) -> None:
-    """Count the open records of a dead worker: as lost, or as handshakes that broke off."""
-    states, answered = column(records, at.STATE), column(records, at.ANSWERED_AT)
-    for state, answered_at in zip(states, answered, strict=True):
-        if state == at.ORPHANED:
-            continue
-        if state and not answered_at:
-            add(totals, catalog.HANDSHAKES, (route, "aborted"), [1])
-        elif state and STATES[min(state, len(STATES)) - 1].app in ACCEPTED_BEFORE:
-            add(totals, catalog.LOST_CONNECTIONS, (route,), [1])
+def _add_lost(totals: Totals, contents: Contents) -> None:
+    """Count what a dead worker left open: connections as lost, handshakes as aborted."""
+    for route, values in contents.routes.values():
+        # Not counted from the records: a worker that is killed between two stores leaves
+        # counters and records at odds, and a connection must be either closed or lost.
+        lost = values[_ACCEPTED] - sum(values[word] for word in _CLOSES)
+        add(totals, catalog.LOST_CONNECTIONS, (route,), [max(0, lost)])
+    for owner, records in contents.records:
+        pairs = zip(column(records, at.STATE), column(records, at.ANSWERED_AT), strict=True)
+        aborted = sum(
+            1 for state, answered in pairs if state not in (0, at.ORPHANED) and not answered
+        )
+        add(totals, catalog.HANDSHAKES, (contents.routes[owner][0], "aborted"), [aborted])
 
 
 def state_label(word: int) -> str:

@@ -16,10 +16,14 @@ from . import archive
 from . import layout as at
 from .directory import Directory, DirectoryError, service_path
 from .layout import ROUTE_BLOCK_WORDS, WORKER_BLOCK, WORKER_BLOCK_WORDS, BlockKind
-from .reader import Reader
+from .reader import Contents, Reader, decode
+from .route import Route as Route
+from .route import Words
+from .totals import Totals, add_segment
 from .writer import Block, Segment
 
-Words = memoryview
+Place = tuple[str, str]
+"""Directory and service."""
 
 FIRST_RECORDS = 64
 MOST_RECORDS = 2048
@@ -28,39 +32,6 @@ _OVERFLOW = WORKER_BLOCK[catalog.LABEL_OVERFLOW.name].offsets
 _INTERNAL_ERRORS = WORKER_BLOCK[catalog.INTERNAL_ERRORS.name].offsets[()]
 
 logger = logging.getLogger("ws_lifecycle_metrics")
-
-
-class Route:
-    """The counters of one route and the pool of its connections' records."""
-
-    __slots__ = ("_free", "_number", "_sum", "_worker", "name", "words")
-
-    def __init__(self, worker: Worker, name: str, block: Block) -> None:
-        self.name = name
-        self.words = block.words
-        self._worker = worker
-        self._number = block.number
-        self._free: list[Words] = []
-        self._sum: Words | None = None
-
-    def take(self) -> Words:
-        """Return a free record; beyond the cap or with no room, one that no reader sees."""
-        if not self._free:
-            self._free = self._worker.new_records(self._number)
-            if self._free and self._sum is None:
-                self._sum = self._free.pop()
-        if self._free:
-            return self._free.pop()
-        return memoryview(bytearray(at.RECORD_WORDS * at.WORD)).cast("Q")
-
-    def give_back(self, record: Words) -> None:
-        """Free a record; what one that no reader saw has counted goes to one that is seen."""
-        record[at.STATE] = 0
-        if type(record.obj) is not bytearray:
-            self._free.append(record)
-        elif self._sum is not None:
-            for word in at.COUNTS:
-                self._sum[word] += record[word]
 
 
 class Worker:
@@ -73,6 +44,7 @@ class Worker:
         self.config = config
         self.thread = threading.current_thread()
         self.segment = Segment(directory)
+        self.reader = Reader()
         self.words = self.segment.add_block(BlockKind.WORKER, WORKER_BLOCK_WORDS).words
         self.internal_errors = 0
         self.connections = 0
@@ -83,8 +55,16 @@ class Worker:
         self._subprotocol_cap = self._cap(
             "subprotocol", config.max_subprotocols, config.subprotocols
         )
-        for name in (OTHER, *config.routes):
+        number = self._start_other()
+        # What is counted where no room is left, of any route.
+        self.spare = self.segment.add_block(BlockKind.RECORDS, at.RECORD_WORDS, owner=number).words
+        for name in config.routes:
             self.route(name)
+
+    def _start_other(self) -> int:
+        block = self.segment.add_block(BlockKind.ROUTE, ROUTE_BLOCK_WORDS, OTHER)
+        self._routes[OTHER] = Route(self, OTHER, block)
+        return block.number
 
     def _cap(self, label: str, limit: int, reserved: tuple[str, ...]) -> Cap:
         return Cap(limit, reserved, lambda: self.count_overflow(label))
@@ -136,39 +116,60 @@ class Worker:
             number = self._subprotocols[name] = 0 if block is None else block.number + 1
         return number
 
-    def new_records(self, route_number: int) -> list[Words]:
-        """Return fresh records for a route; none where the cap or the memory's end is reached."""
-        wanted = min(max(FIRST_RECORDS, self._records), MOST_RECORDS)
+    def new_records(self, route_number: int, have: int) -> list[Words]:
+        """Return fresh records for a route that has some; none at the cap or the memory's end."""
+        wanted = min(max(FIRST_RECORDS, have), MOST_RECORDS)
         wanted = min(wanted, self.config.max_connections - self._records)
         size = at.RECORD_WORDS
-        block = None
-        if wanted > 0:
-            block = self._add(BlockKind.RECORDS, wanted * size, owner=route_number)
+        if wanted <= 0:
+            self._note_full(f"max_connections={self.config.max_connections} is reached")
+            return []
+        block = self._add(BlockKind.RECORDS, wanted * size, owner=route_number)
         if block is None:
-            self.count_overflow("connection")
             return []
         self._records += wanted
         words = block.words
         # From the last to the first, so that they are taken in the order in which they lie.
         return [words[i * size : (i + 1) * size] for i in reversed(range(wanted))]
 
+    def new_sum(self, route_number: int) -> Words | None:
+        """Return a record for what a route's unseen connections count; None without room."""
+        block = self._add(BlockKind.RECORDS, at.RECORD_WORDS, owner=route_number)
+        return None if block is None else block.words
+
     def _add(self, kind: BlockKind, words: int, name: str = "", owner: int = 0) -> Block | None:
         try:
             return self.segment.add_block(kind, words, name, owner)
         except OSError as error:
-            if not self.segment.header[at.FULL]:
-                logger.warning("no room for more metrics: %s", error.strerror)
-            self.segment.header[at.FULL] += 1
+            self._note_full(str(error.strerror))
             return None
+
+    def _note_full(self, why: str) -> None:
+        if not self.segment.header[at.FULL]:
+            logger.warning("no room for more metrics, the rest is only counted: %s", why)
+        self.segment.header[at.FULL] += 1
+
+    def close(self) -> None:
+        """Say that the worker ended, and put its counts into the archive."""
+        # Its own descriptor: the segment's is closed, and with it the lock that says alive.
+        path = self.segment.directory.path if self.segment.directory is not None else None
+        self.segment.close()
+        if path is not None:
+            with suppress(DirectoryError, OSError), Directory(path) as directory:
+                archive.fold(directory, self.reader)
 
 
 class _Workers(threading.local):
     def __init__(self) -> None:
-        self.by_place: dict[tuple[str, str], Worker] = {}
+        self.by_place: dict[Place, Worker] = {}
 
 
 _here = _Workers()
 _all: list[Worker] = []
+_ended: dict[Place, Totals] = {}
+"""What workers have counted that ended and that only this process could read."""
+_lock = threading.Lock()
+"""Held while the lists change, which no running worker waits for."""
 
 
 def current(config: Config) -> Worker:
@@ -190,66 +191,85 @@ def existing(config: Config) -> Worker | None:
 def local_workers(config: Config) -> list[Worker]:
     """Return the workers of this process for the service of `config`, in any thread."""
     place = (config.directory, config.service)
-    return [w for w in tuple(_all) if (w.config.directory, w.config.service) == place]
+    return [worker for worker in tuple(_all) if _place(worker) == place]
 
 
-def _start(config: Config, place: tuple[str, str]) -> Worker:
-    _close_ended()
-    path = service_path(config.directory, config.service)
+def unshared(config: Config) -> tuple[Totals, list[Contents]]:
+    """Return what only this process can read: the totals of ended workers, living segments."""
+    with _lock:
+        living = [
+            decode(worker.segment.name, worker.segment.contents(), alive=True)
+            for worker in local_workers(config)
+            if not worker.segment.shared
+        ]
+        return dict(_ended.get((config.directory, config.service), {})), living
+
+
+def _place(worker: Worker) -> Place:
+    return worker.config.directory, worker.config.service
+
+
+def _start(config: Config, place: Place) -> Worker:
+    with _lock:
+        _close_ended()
+        try:
+            worker = _start_shared(config)
+        except (DirectoryError, OSError) as error:
+            logger.warning("metrics stay in this process, no other can read them: %s", error)
+            worker = _start_unshared(config)
+        _here.by_place[place] = worker
+        _all.append(worker)
+        return worker
+
+
+def _start_shared(config: Config) -> Worker:
+    directory = Directory(service_path(config.directory, config.service), create=True)
     try:
-        directory = Directory(path, create=True)
         worker = Worker(config, directory)
-        _choose_slot(worker.segment, directory)
-        archive.fold(directory)
-    except (DirectoryError, OSError) as error:
-        logger.warning("metrics stay in this process, no other can read them: %s", error)
-        worker = Worker(config, None)
-        worker.segment.header[at.SLOT] = 0
-    _here.by_place[place] = worker
-    _all.append(worker)
+    except BaseException:
+        directory.close()
+        raise
+    try:
+        worker.segment.publish()
+    except BaseException:
+        worker.segment.remove()
+        raise
+    archive.fold(directory, worker.reader)
     return worker
 
 
-def _choose_slot(segment: Segment, directory: Directory) -> None:
-    """Take the lowest number that no living worker has, as its label for all its life.
-
-    There is no lock that a stopped process could keep: each takes a number, then looks
-    whether another took the same, and the one with the higher uuid yields.
-    """
-    reader = Reader()
-    for _ in range(20):
-        taken = {
-            other.header[at.SLOT]: other.uuid
-            for other in reader.read(directory)
-            if other.alive and other.uuid != segment.uuid
-        }
-        slot = segment.header[at.SLOT]
-        if slot != at.NO_SLOT and taken.get(slot, segment.uuid) >= segment.uuid:
-            return
-        segment.header[at.SLOT] = next(n for n in range(len(taken) + 1) if n not in taken)
+def _start_unshared(config: Config) -> Worker:
+    worker = Worker(config, None)
+    taken = {other.segment.header[at.SLOT] for other in _all if not other.segment.shared}
+    worker.segment.header[at.SLOT] = next(n for n in range(len(taken) + 1) if n not in taken)
+    return worker
 
 
 def _close_ended() -> None:
     """Close the segments of threads that ended, as test clients start one for each session."""
-    for worker in [w for w in tuple(_all) if not w.thread.is_alive()]:
-        worker.segment.close()
+    for worker in [w for w in _all if not w.thread.is_alive()]:
         _all.remove(worker)
+        if not worker.segment.shared:
+            contents = decode(worker.segment.name, worker.segment.contents(), alive=False)
+            add_segment(_ended.setdefault(_place(worker), {}), contents)
+        worker.close()
 
 
 def _close_all() -> None:
     for worker in _all:
-        worker.segment.close()
+        worker.close()
     _all.clear()
 
 
 def _forget_all() -> None:
     """In a forked child: the segments are the parent's, and so are their locks."""
-    global _here
+    global _here, _lock
     for worker in _all:
         with suppress(OSError):
             worker.segment.abandon()
     _all.clear()
-    _here = _Workers()
+    _ended.clear()
+    _here, _lock = _Workers(), threading.Lock()
 
 
 atexit.register(_close_all)

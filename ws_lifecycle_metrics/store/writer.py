@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import secrets
@@ -24,17 +25,20 @@ MASK = (1 << 64) - 1
 class Segment:
     """A growing sequence of words, written by the thread that made it and nobody else.
 
+    No reader meets it before `publish`, so that what it starts with is there or nothing is.
+
     It grows by mapping further extents of the file, each twice the size of the one before:
     what has been handed out never moves, and a file of any size keeps few descriptors open.
     With no directory the memory is anonymous: the same words, for this process alone.
     Raises `OSError` (ENOSPC among others) where no room can be had, never SIGBUS.
+    The directory is its own from then on: it is closed with the segment.
     """
 
     def __init__(self, directory: Directory | None = None) -> None:
         self.directory = directory
         self.uuid = secrets.randbits(128)
-        self.name = f"{os.getpid()}-{self.uuid:032x}{SEGMENT_SUFFIX}"
-        self._file = self._lock = -1
+        self.name = f".{os.getpid()}-{self.uuid:032x}{SEGMENT_SUFFIX}"
+        self._file = self._lock = self._slot = -1
         self._extents: list[mmap.mmap] = []
         self._size = self._used = 0
         self.header = self._tail = memoryview(b"").cast("Q")
@@ -45,20 +49,15 @@ class Segment:
             self._create(directory)
 
     def _create(self, directory: Directory) -> None:
-        # A reader must never meet a half-made file: it is made under another name.
-        draft = f".{self.name}"
-        self._file = directory.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        self._file = directory.open(self.name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
-            self._start()
             # On an open of its own, so that a forked child can drop it by closing it.
-            self._lock = directory.open(draft, os.O_RDONLY)
+            self._lock = directory.open(self.name, os.O_RDONLY)
             if try_lock(self._lock, exclusive=True) is not True:
-                raise OSError("the file system of the directory has no locks")
-            os.rename(draft, self.name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
+                raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+            self._start()
         except BaseException:
-            with suppress(OSError):
-                os.unlink(draft, dir_fd=directory.fd)
-            self.abandon()
+            self.remove()
             raise
 
     def _start(self) -> None:
@@ -74,7 +73,6 @@ class Segment:
         words[at.UUID_HIGH], words[at.UUID_LOW] = self.uuid >> 64, self.uuid & MASK
         words[at.CREATED_AT] = time.monotonic_ns()
         words[at.CREATED_WALL] = time.time_ns()
-        words[at.SLOT] = at.NO_SLOT
         words[at.THREAD] = threading.get_native_id()
         words[at.STATUS] = Status.READY
         self._used = words[at.USED] = at.HEADER_WORDS
@@ -84,6 +82,8 @@ class Segment:
         """Return a fresh extent with room for at least `words` words."""
         size = min(max(self._size, FIRST_EXTENT), LARGEST_EXTENT)
         size = max(size, -(-words * at.WORD // FIRST_EXTENT) * FIRST_EXTENT)
+        if self._size + size > at.MAX_BYTES:  # no reader would take it
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         if self._file < 0:
             extent = mmap.mmap(-1, size)
         else:
@@ -116,10 +116,17 @@ class Segment:
             self._used += words
             self.header[at.USED] = self._used
 
+    def publish(self) -> None:
+        """Show the file to readers, under the lowest number that no living worker has."""
+        if self.directory is not None:
+            self.header[at.SLOT], self._slot = self.directory.take_slot()
+            draft, self.name = self.name, self.name.removeprefix(".")
+            self.directory.rename(draft, self.name)
+
     @property
     def shared(self) -> bool:
         """Whether other processes can read it."""
-        return self._file >= 0
+        return self.directory is not None
 
     def contents(self) -> bytes:
         """Return a copy of what a reader would find in the file."""
@@ -128,20 +135,30 @@ class Segment:
 
     def unlinked(self) -> bool:
         """Whether somebody removed the file, so that no reader sees what is written."""
-        return self.shared and os.fstat(self._file).st_nlink == 0
+        return self._file >= 0 and os.fstat(self._file).st_nlink == 0
 
     def close(self) -> None:
         """Say that the worker ended; what is in the segment stays to be read."""
         self.header[at.STATUS] = Status.CLOSED
         self.abandon()
 
+    def remove(self) -> None:
+        """Remove the file, which has counted nothing yet, and close the descriptors."""
+        if self.directory is not None:
+            with suppress(OSError):
+                os.unlink(self.name, dir_fd=self.directory.fd)
+        self.abandon()
+
     def abandon(self) -> None:
         """Close the descriptors and say nothing, as a forked child must: it is not the writer."""
-        for fd in (self._lock, self._file):
+        # The slot last: whoever has it next must not meet this worker alive.
+        for fd in (self._lock, self._file, self._slot):
             if fd >= 0:
                 with suppress(OSError):
                     os.close(fd)
-        self._lock = self._file = -1
+        self._lock = self._file = self._slot = -1
+        if self.directory is not None:
+            self.directory.close()
 
 
 class Block:

@@ -10,7 +10,7 @@ from typing import Any
 from ..labels import safe_label
 from ..protocol import Findings, Lifecycle, Severity
 
-ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+ASGIApp = Callable[[Any, Any, Any], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +100,19 @@ class Recorder:
         self.app = app
         self._watch = watch
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one scope."""
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+        """Serve one scope; returns what the application returns."""
         if scope["type"] != "websocket":
-            await self.app(scope, receive, send)
-            return
+            return await self.app(scope, receive, send)
         watch = Watch(scope, self._watch(scope))
         receive, send = _watched(watch, receive, send)
         try:
-            await self.app(scope, receive, send)
+            result = await self.app(scope, receive, send)
         except BaseException as error:
             watch.ended(error)
             raise
         watch.ended()
+        return result
 
 
 def _watched(watch: Watch, receive: Any, send: Any) -> tuple[Any, Any]:

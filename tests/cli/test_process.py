@@ -1,0 +1,102 @@
+"""The command line as a process: signals, exit codes, what is imported."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from tests.exporter.traffic import asynchronous
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMAND = (sys.executable, "-m", "ws_lifecycle_metrics")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def test_help() -> None:
+    result = run("--help")
+    assert result.returncode == 0
+    assert "Usage: ws-lifecycle-metrics" in result.stdout
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+@asynchronous
+async def test_a_signal_ends_it_within_a_second(tmp_path: Path, number: signal.Signals) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *("serve", "--port", "0", "--service", "test", "--directory", str(tmp_path)),
+        stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    try:
+        line = (await asyncio.wait_for(process.stderr.readline(), 20)).decode()
+        url = re.search(r"serves (http://127\.0\.0\.1:\d+/metrics) for the service test in ", line)
+        assert url is not None, line
+        async with httpx.AsyncClient(trust_env=False) as http:  # it stays connected
+            answer = await http.get(url[1])
+            assert answer.status_code == 200
+            process.send_signal(number)
+            out, err = await asyncio.wait_for(process.communicate(), 1)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0
+    assert out == b""
+    assert err.decode().endswith("INFO stopped\n")
+
+
+def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("serve", "--port", str(port), "--directory", str(tmp_path))
+    assert result.returncode == 2
+    why = os.strerror(98) if sys.platform == "linux" else "in use"
+    assert result.stderr == f"Error: cannot listen on 127.0.0.1:{port}: {why}\n"
+
+
+def test_an_unknown_host_is_one_line(tmp_path: Path) -> None:
+    result = run("serve", "--host", "no.such.host.invalid", "--directory", str(tmp_path))
+    assert result.returncode == 2
+    assert result.stderr.startswith("Error: cannot listen on no.such.host.invalid:10464: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_reader_that_leaves_gets_no_traceback() -> None:
+    with subprocess.Popen(
+        [*COMMAND, "rules"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+        process.wait(20)
+
+
+def test_the_list_of_commands_imports_nothing_heavy() -> None:
+    heavy = ("prometheus_client", "rich", "h11", "asyncio", "opentelemetry", "strawberry")
+    code = (
+        "import sys, ws_lifecycle_metrics.cli\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert result.stdout == "[]\n"

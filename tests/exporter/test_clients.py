@@ -1,0 +1,244 @@
+"""What a client can and cannot do: names, sizes, deadlines, numbers."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.exporter.traffic import asynchronous, dialled
+from ws_lifecycle_metrics.exporter import server
+from ws_lifecycle_metrics.exporter.live import Live
+from ws_lifecycle_metrics.exporter.server import Exporter
+
+if TYPE_CHECKING:
+    import httpx
+
+    from tests.exporter.conftest import Serving
+
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+
+
+async def ended(exporter: Exporter) -> None:
+    """Wait until no connection is served."""
+    if exporter._served:
+        _, pending = await asyncio.wait(exporter._served, timeout=10)
+        assert not pending
+
+
+async def status_of(reader: asyncio.StreamReader) -> int:
+    line = await reader.readline()
+    return int(line.split()[1])
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("localhost:10464", 200),
+        ("LOCALHOST.:1", 200),
+        ("127.0.0.1", 200),
+        ("127.0.0.1:80", 200),
+        ("[::1]:80", 200),
+        ("sidecar.test", 200),
+        ("Sidecar.Test:9090", 200),
+        ("evil.test", 421),
+        ("localhost.evil.test", 421),
+        ("127.0.0.1.evil.test", 421),
+        ("127.0.0.2", 421),
+        ("evil.test#localhost", 421),
+        ("", 421),
+        (":80", 421),
+        ("[", 421),
+    ],
+)
+@asynchronous
+async def test_only_known_hosts_are_served(serving: Serving, host: str, status: int) -> None:
+    async with serving(allowed_hosts=("sidecar.test:9090",)) as (_, http):
+        for path in ("/metrics", "/healthz", "/nope"):
+            answer = await http.get(path, headers={"Host": host})
+            assert answer.status_code == (404 if status == 200 and path == "/nope" else status)
+            assert "evil" not in answer.text
+
+
+@asynchronous
+async def test_the_address_that_a_client_reached_is_a_known_host(serving: Serving) -> None:
+    async with serving(host="0.0.0.0") as (_, http):
+        port = http.base_url.port
+        reached = await http.get(f"http://127.0.0.2:{port}/healthz")
+        other = await http.get(
+            f"http://127.0.0.2:{port}/healthz", headers={"Host": f"127.0.0.3:{port}"}
+        )
+    assert reached.status_code == 200
+    assert other.status_code == 421
+
+
+@asynchronous
+async def test_a_request_without_host_is_refused(serving: Serving) -> None:
+    async with serving() as (_, http), dialled(http) as (reader, writer):
+        writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert await status_of(reader) == 421
+
+
+@pytest.mark.parametrize("size", [7900, 8400, 100_000, 3_000_000])
+@asynchronous
+async def test_a_header_has_at_most_8_kib(serving: Serving, size: int) -> None:
+    async with serving() as (_, http), dialled(http) as (reader, writer):
+        writer.write(GET + b"X-Filler: " + b"x" * size + b"\r\n\r\n")
+        assert await status_of(reader) == (200 if size < 8000 else 431)
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [b"\x16\x03\x01\x02\x00\x01\x00", b"GET /\r\n\r\n", GET + b"Host: twice\r\n\r\n", b"\r\n" * 9],
+    ids=["a TLS handshake", "no version", "two hosts", "blank lines"],
+)
+@asynchronous
+async def test_what_is_no_request_gets_400_or_nothing(serving: Serving, junk: bytes) -> None:
+    async with serving() as (exporter, http):
+        async with dialled(http) as (reader, writer):
+            writer.write(junk)
+            writer.write_eof()
+            line = await reader.readline()
+            assert line == b"" or line.split()[1] == b"400"
+            await ended(exporter)
+        assert (await http.get("/healthz")).status_code == 200
+
+
+@asynchronous
+async def test_a_body_is_not_read_but_the_answer_arrives(serving: Serving) -> None:
+    async with serving() as (exporter, http), dialled(http) as (reader, writer):
+        writer.write(GET + b"Content-Length: 10000000\r\n\r\n" + b"x" * 200_000)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" in answer.lower()
+        writer.write_eof()
+        await ended(exporter)
+
+
+@asynchronous
+async def test_pipelined_requests_are_answered_in_order(serving: Serving) -> None:
+    async with serving() as (_, http), dialled(http) as (reader, writer):
+        writer.write(
+            GET + b"\r\n" + GET.replace(b"healthz", b"nope") + b"Connection: close\r\n\r\n"
+        )
+        writer.write_eof()
+        answer = await reader.read(-1)
+    assert answer.count(b"HTTP/1.1 ") == 2
+    assert answer.index(b"HTTP/1.1 200") < answer.index(b"HTTP/1.1 404")
+
+
+async def dribble(http: httpx.AsyncClient) -> None:
+    """Send a header byte by byte, until the connection is gone."""
+    async with dialled(http) as (reader, writer):
+        gone = asyncio.ensure_future(reader.read())
+        for byte in GET + b"X-Filler: " + b"x" * 4000:
+            writer.write(bytes([byte]))
+            done, _ = await asyncio.wait([gone], timeout=0.02)
+            if done:
+                break
+        with suppress(OSError):
+            await gone
+
+
+@asynchronous
+async def test_slow_senders_are_dropped_and_delay_nobody(serving: Serving) -> None:
+    loop = asyncio.get_running_loop()
+    async with serving(header_timeout=0.5) as (exporter, http):
+        began = loop.time()
+        dribbling = [asyncio.create_task(dribble(http)) for _ in range(100)]
+        answer = await http.get("/metrics", headers={"Connection": "close"})
+        assert answer.status_code == 200
+        assert loop.time() - began < 0.5
+        assert len(exporter._served) >= 100  # theirs are all there, and they began earlier
+        await asyncio.gather(*dribbling)
+        took = loop.time() - began
+        assert 0.5 <= took < 5
+        await ended(exporter)
+
+
+@pytest.mark.parametrize("sent", [b"", GET], ids=["nothing", "half a request"])
+@asynchronous
+async def test_a_silent_client_is_dropped(serving: Serving, sent: bytes) -> None:
+    async with serving(header_timeout=0.1) as (_, http), dialled(http) as (reader, writer):
+        writer.write(sent)
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+
+
+@asynchronous
+async def test_a_connection_is_kept_until_it_is_idle_for_too_long(serving: Serving) -> None:
+    async with serving(idle_timeout=0.2) as (exporter, http):
+        first = await http.get("/healthz")
+        second = await http.get("/healthz")
+        stream = first.extensions["network_stream"], second.extensions["network_stream"]
+        assert stream[0].get_extra_info("client_addr") == stream[1].get_extra_info("client_addr")
+        assert len(exporter._served) == 1
+        await ended(exporter)
+
+
+@asynchronous
+async def test_a_slow_reader_is_dropped_and_delays_nobody(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = b"x" * 2**25
+
+    async def huge(_live: Live, _accept: str) -> tuple[bytes, str]:
+        return body, "text/plain"
+
+    monkeypatch.setattr(Live, "metrics", huge)
+    loop = asyncio.get_running_loop()
+    async with serving(write_timeout=0.5) as (exporter, http):
+        async with dialled(http, buffer=4096) as (reader, writer):
+            writer.write(GET.replace(b"healthz", b"metrics") + b"\r\n")
+            assert await status_of(reader) == 200  # it is being written, and nobody reads
+            slow = set(exporter._served)
+            began = loop.time()
+            assert (await http.get("/healthz")).status_code == 200
+            assert loop.time() - began < 0.4
+            done, _ = await asyncio.wait(slow, timeout=5)
+            assert done == slow
+        assert (await http.get("/metrics")).content == body
+
+
+@asynchronous
+async def test_above_the_bound_the_answer_is_503_at_once(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(max_clients=2) as (exporter, http):
+        async with dialled(http) as (first, to_first), dialled(http) as (second, to_second):
+            for reader, writer in ((first, to_first), (second, to_second)):
+                writer.write(GET + b"\r\n")
+                assert await status_of(reader) == 200
+            async with dialled(http) as (third, _):
+                refusal = await third.read()  # to the end: it was not reset
+            assert refusal.startswith(b"HTTP/1.1 503 ")
+            assert refusal.endswith(b"too many connections\n")
+            monkeypatch.setattr(server, "MOST_REFUSED", 0)
+            async with dialled(http) as (fourth, _):
+                with suppress(ConnectionResetError):
+                    assert await fourth.read() == b""
+        await ended(exporter)
+        assert (await http.get("/healthz")).status_code == 200
+
+
+@asynchronous
+async def test_closing_ends_idle_sending_and_reading_clients(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def huge(_live: Live, _accept: str) -> tuple[bytes, str]:
+        return b"x" * 2**25, "text/plain"
+
+    monkeypatch.setattr(Live, "metrics", huge)
+    async with (
+        serving() as (exporter, http),
+        dialled(http) as (_, idle),
+        dialled(http, buffer=4096) as (reader, slow),
+    ):
+        idle.write(b"GET")
+        slow.write(GET.replace(b"healthz", b"metrics") + b"\r\n")
+        assert await status_of(reader) == 200
+        await asyncio.wait_for(exporter.aclose(), 1)
+        assert not exporter._served

@@ -1,0 +1,45 @@
+"""The command line: `ws-lifecycle-metrics`. One verb a file; heavy imports are in the verbs.
+
+Exit codes: 0 fine, 2 wrong usage or could not run.
+"""
+
+from __future__ import annotations
+
+import click
+
+from .connections import connections
+from .rules import rules
+from .serve import serve
+
+NAME = "ws-lifecycle-metrics"
+
+
+def _print_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from ..store.snapshot import package_version
+
+        click.echo(f"{NAME} {package_version()}")
+        context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def cli() -> None:
+    """Know the state of every ASGI WebSocket, and who broke the protocol."""
+
+
+cli.add_command(serve)
+cli.add_command(connections)
+cli.add_command(rules)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    cli(prog_name=NAME)

@@ -1,0 +1,128 @@
+"""`ws-lifecycle-metrics connections`: the open connections of this moment, worst first."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import click
+
+from ..config import Config
+from .options import Refused, config_options, configured
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..store.snapshot import Connection, Snapshot
+
+STATE_STYLES = {"closing": "bold red", "connecting": "yellow", "open": "green"}
+
+
+@click.command()
+@config_options(Config, "service", "directory")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--limit", type=click.IntRange(0), default=100, show_default=True, help="Print at most N."
+)
+def connections(as_json: bool, limit: int, **given: str | None) -> None:
+    """List the open connections, worst first."""
+    config = configured(Config, given)
+    snapshot = _take(config)
+    found = snapshot.connections()
+    if as_json:
+        from ..exporter.overview import connections_object
+
+        click.echo(json.dumps(connections_object(config.service, snapshot, found, limit), indent=2))
+    else:
+        _print_all(config.service, snapshot, found, limit)
+
+
+def _take(config: Config) -> Snapshot:
+    from ..store.directory import Directory, DirectoryError, service_path
+    from ..store.snapshot import Source
+
+    try:
+        Directory(service_path(config.directory, config.service), create=True).close()
+    except DirectoryError as error:
+        raise Refused(f"the directory of segments cannot be used: {error}") from error
+    return Source(config).take()
+
+
+def _print_all(service: str, snapshot: Snapshot, found: list[Connection], limit: int) -> None:
+    from .screen import show
+
+    workers = _plural(len(snapshot.workers), "worker")
+    if not found:
+        click.echo(f"{service}: no open connections, {workers}")
+        return
+    states = Counter(connection.state for connection in found)
+    in_states = ", ".join(f"{states[state]} {state}" for state in STATE_STYLES if states[state])
+    violations = sum(connection.violations for connection in found)
+    click.echo(
+        f"{service}: {_plural(len(found), 'connection')} ({in_states}), {workers}, "
+        f"{_plural(violations, 'violation')} among them"
+    )
+    if limit:
+        show(lambda width: _table(found[:limit], width))
+    if len(found) > limit:
+        click.echo(f"{len(found) - limit} more; --limit {len(found)} shows all")
+
+
+def _table(found: list[Connection], width: int) -> Table:
+    from rich.table import Table
+
+    from .screen import WIDE, text
+
+    wide = width >= WIDE
+    table = Table(box=None, pad_edge=False, padding=(0, 2 if wide else 1, 0, 0))
+    for wide_name, narrow_name, right in COLUMNS:
+        table.add_column(
+            wide_name if wide else narrow_name,
+            justify="right" if right else "left",
+            # The route alone gives way where the screen is narrow.
+            no_wrap=wide_name != "route",
+        )
+    for connection in found:
+        style = STATE_STYLES.get(connection.state, "")
+        cells = _cells(connection, wide)
+        table.add_row(*(text(c, style if i == 2 else "") for i, c in enumerate(cells)))
+    return table
+
+
+COLUMNS = (
+    ("worker", "w", True),
+    ("route", "route", False),
+    ("state", "state", False),
+    ("age", "age", True),
+    ("silent for", "silent", True),
+    ("waits for", "waits", False),
+    ("received", "in", True),
+    ("bytes", "bytes", True),
+    ("sent", "out", True),
+    ("bytes", "bytes", True),
+    ("violations", "viol", True),
+)
+
+
+def _cells(connection: Connection, wide: bool) -> tuple[str, ...]:
+    from .human import amount, duration, size
+
+    in_bytes = size if wide else amount
+    return (
+        connection.worker,
+        connection.route,
+        connection.state,
+        duration(connection.age),
+        duration(connection.silent),
+        connection.waits_for if wide else connection.waits_for.replace("application", "app"),
+        amount(connection.received_messages),
+        in_bytes(connection.received_bytes),
+        amount(connection.sent_messages),
+        in_bytes(connection.sent_bytes),
+        amount(connection.violations),
+    )
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,84 @@
+"""`ws-lifecycle-metrics serve`: run the sidecar until a signal ends it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+
+import click
+
+from ..config import ExporterConfig
+from .options import Refused, config_options, configured
+
+logger = logging.getLogger("ws_lifecycle_metrics")
+
+
+@click.command()
+@config_options(ExporterConfig)
+def serve(**given: str | None) -> None:
+    """Run the sidecar: metrics and health for all workers.
+
+    It serves /metrics, /connections, /healthz, /readyz and an index at / for one service of
+    this host, and only reads. SIGTERM or SIGINT ends it.
+    """
+    import asyncio
+
+    config = configured(ExporterConfig, given)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    try:
+        asyncio.run(_serve(config))
+    except OSError as error:
+        raise Refused(
+            f"cannot listen on {_address(config.host, config.port)}: {_why(error)}"
+        ) from error
+
+
+async def _serve(config: ExporterConfig) -> None:
+    import asyncio
+
+    from ..exporter.server import Exporter
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    exporter = Exporter(config)
+    try:
+        host, port = await exporter.start()
+        _announce(config, host, port)
+        await stop.wait()
+    finally:
+        await exporter.aclose()
+    logger.info("stopped")
+
+
+def _announce(config: ExporterConfig, host: str, port: int) -> None:
+    from ipaddress import ip_address
+
+    from ..labels import safe_label
+    from ..store.directory import service_path
+    from ..store.snapshot import package_version
+
+    logger.info(
+        "ws-lifecycle-metrics %s serves http://%s/metrics for the service %s in %s",
+        package_version(),
+        _address(host, port),
+        config.service,
+        safe_label(str(service_path(config.directory, config.service))),
+    )
+    if not ip_address(host.partition("%")[0]).is_loopback:
+        logger.warning("other machines can reach it: there is neither encryption nor a password")
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _why(error: OSError) -> str:
+    # asyncio words the text anew and longer; a name that is not found has a negative number.
+    number = error.errno or 0
+    return os.strerror(number) if number > 0 else str(error.strerror or error)

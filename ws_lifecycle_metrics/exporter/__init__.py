@@ -1,0 +1,1 @@
+"""The sidecar: serves the numbers of all workers of a service from outside of them."""

@@ -1,0 +1,107 @@
+"""One collection at a time, in a thread of its own, shared by all who ask meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from ..config import Config, ExporterConfig
+from ..store.directory import Directory, DirectoryError, service_path
+from ..store.snapshot import Connection, Snapshot, Source
+from ..telemetry.logs import log_fault
+from ..telemetry.prometheus import negotiate, render
+from .overview import Overview, overview
+
+MAX_AGE = 1.0
+"""Seconds for which a collection is given to all who ask."""
+
+T = TypeVar("T")
+
+
+class CollectionError(Exception):
+    """The segments could not be collected; the text says why, in words for a client."""
+
+
+class Live:
+    """The latest collection of a service: one that began less than a second before one asked.
+
+    Whatever collects runs in one thread, so nothing here needs a lock, and those who ask during
+    a collection share its result. Every method raises `CollectionError`.
+    """
+
+    def __init__(self, config: ExporterConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config = Config(service=config.service, directory=config.directory)
+        self._source = Source(self._config)
+        self._timeout = config.collect_timeout
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, "ws-lifecycle-collect")
+        self._began_at = -math.inf
+        self._snapshot: Snapshot | None = None  # None: the collection failed
+        self._made: dict[str, Any] = {}  # what was made of the snapshot
+
+    def close(self) -> None:
+        """Begin no further collection."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """Return the exposition and its content type; a failed collection is told in it."""
+        wanted = negotiate(accept)
+        return await self._ask(f"metrics {wanted}", lambda: render(self._held, wanted))
+
+    async def connections(self) -> tuple[Snapshot, list[Connection]]:
+        """Return the collection and its connections, worst first."""
+        return await self._ask("connections", lambda: (self._held(), self._held().connections()))
+
+    async def overview(self) -> Overview:
+        """Return what the index shows."""
+        return await self._ask("overview", lambda: overview(self._held()))
+
+    async def check(self) -> None:
+        """Collect, and see that the segments are in a directory that can be used."""
+        await self._ask("check", self._check)
+
+    async def _ask(self, key: str, make: Callable[[], T]) -> T:
+        asked_at = self._clock()
+
+        def answer() -> T:
+            # Not the age now: who waited through a long collection takes that one.
+            if asked_at >= self._began_at + MAX_AGE:
+                self._collect()
+            if key not in self._made:
+                self._made[key] = make()
+            found: T = self._made[key]
+            return found
+
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await loop.run_in_executor(self._thread, answer)
+        except TimeoutError:
+            raise CollectionError("the collection takes too long") from None
+
+    # In the thread.
+
+    def _collect(self) -> None:
+        self._began_at = self._clock()
+        self._snapshot = None
+        self._made.clear()
+        try:
+            self._snapshot = self._source.take()
+        except Exception as error:  # noqa: BLE001  # whatever it is, a second later it may be gone
+            log_fault(error)
+
+    def _held(self) -> Snapshot:
+        if self._snapshot is None:
+            raise CollectionError("the collection failed; the log says why")
+        return self._snapshot
+
+    def _check(self) -> None:
+        self._held()
+        try:
+            Directory(service_path(self._config.directory, self._config.service)).close()
+        except DirectoryError as error:
+            raise CollectionError(f"the directory of segments cannot be used: {error}") from error

@@ -1,0 +1,80 @@
+"""What each path answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qs
+
+from ..config import ExporterConfig
+from ..store.snapshot import package_version
+from .client import Answer, Request, refusal
+from .index import index
+from .live import CollectionError, Live
+from .overview import connections_object
+
+METHODS = ("GET", "HEAD")
+MOST_CONNECTIONS = 1000
+
+
+class Pages:
+    """Answers requests whose Host was checked."""
+
+    def __init__(self, config: ExporterConfig, live: Live) -> None:
+        self._service = config.service
+        self._live = live
+        self._pages: dict[str, Callable[[Request, str], Awaitable[Answer]]] = {
+            "/": self._index,
+            "/metrics": self._metrics,
+            "/connections": self._connections,
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+        }
+
+    async def answer(self, request: Request) -> Answer:
+        """Return the page of a request."""
+        if request.method not in METHODS:
+            return refusal(405, Allow=", ".join(METHODS))
+        path, _, query = request.target.partition("?")
+        page = self._pages.get(path)
+        if page is None:
+            return refusal(404)
+        try:
+            return await page(request, query)
+        except CollectionError as error:
+            return refusal(503, str(error), Retry_After="1")
+
+    async def _index(self, _request: Request, _query: str) -> Answer:
+        try:
+            now = await self._live.overview()
+        except CollectionError as error:
+            return index(self._service, package_version(), str(error))
+        return index(self._service, package_version(), now)
+
+    async def _metrics(self, request: Request, _query: str) -> Answer:
+        body, content_type = await self._live.metrics(request.headers.get("accept", ""))
+        return Answer(200, body, content_type)
+
+    async def _connections(self, _request: Request, query: str) -> Answer:
+        try:
+            limit = _number(query, "limit", 100, MOST_CONNECTIONS)
+            offset = _number(query, "offset", 0, 10**9)
+        except ValueError as error:
+            return refusal(400, str(error))
+        snapshot, connections = await self._live.connections()
+        found = connections_object(self._service, snapshot, connections, limit, offset)
+        return Answer(200, f"{json.dumps(found)}\n".encode(), "application/json")
+
+    async def _healthz(self, _request: Request, _query: str) -> Answer:
+        return Answer(200, b"ok\n")
+
+    async def _readyz(self, _request: Request, _query: str) -> Answer:
+        await self._live.check()
+        return Answer(200, b"ok\n")
+
+
+def _number(query: str, name: str, default: int, most: int) -> int:
+    text = parse_qs(query, keep_blank_values=True, max_num_fields=10).get(name, [str(default)])[-1]
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= most):
+        raise ValueError(f"{name}: accepted is a whole number from 0 to {most}")
+    return int(text)

@@ -1,0 +1,98 @@
+"""The sidecar's HTTP server: who is served, and how many at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from ..config import ExporterConfig
+from ..telemetry.logs import log_fault
+from .client import MAX_HEADER, Answer, Client, Request, refusal
+from .live import Live
+from .pages import Pages
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+MOST_REFUSED = 64
+"""Clients beyond the bound that may be reading their 503 at once; more are cut off."""
+
+
+class Exporter:
+    """Serves the numbers of a service until it is closed.
+
+    It only reads. Everything that a client can make it do is bounded: size and time of a
+    request, time of a response, connections, collections.
+    """
+
+    def __init__(self, config: ExporterConfig) -> None:
+        self.config = config
+        self._live = Live(config)
+        self._pages = Pages(config, self._live)
+        self._names = {_name(name) for name in (*LOCAL_NAMES, config.host, *config.allowed_hosts)}
+        self._served: set[asyncio.Task[None]] = set()
+        self._refused: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> tuple[str, int]:
+        """Listen; return the address and the port. Raises OSError, if the port is in use too."""
+        self._server = await asyncio.start_server(
+            self._accept, self.config.host, self.config.port, limit=MAX_HEADER, backlog=1024
+        )
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return host, port
+
+    async def aclose(self) -> None:
+        """Stop listening and end every connection."""
+        if self._server is not None:
+            self._server.close()
+        tasks = self._served | self._refused
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._live.close()
+
+    async def __aenter__(self) -> Exporter:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._served) < self.config.max_clients:
+            client = Client(self.config, reader, writer)
+            own = _name(str((writer.get_extra_info("sockname") or ("",))[0]))
+            self._spawn(self._served, client.serve(lambda request: self._answer(request, own)))
+        elif len(self._refused) < MOST_REFUSED:
+            full = refusal(503, "too many connections", Retry_After="1")
+            self._spawn(self._refused, Client(self.config, reader, writer).refuse(full))
+        else:
+            writer.transport.abort()
+
+    def _spawn(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def _answer(self, request: Request, own: str) -> Answer:
+        """Answer if the client means us: a page of another site that rebinds its name does not.
+
+        `own` is the address that it connected to, which no name can stand for.
+        """
+        host = _name(request.headers.get("host", ""))
+        if not host or (host not in self._names and host != own):
+            return refusal(421, "this Host is not served here; allowed_hosts adds names")
+        try:
+            return await self._pages.answer(request)
+        except Exception as error:  # noqa: BLE001  # a fault in one answer must not end the connection
+            log_fault(error)
+            return refusal(500)
+
+
+def _name(host: str) -> str:
+    """Return the name in a Host header or in an option, without brackets and port."""
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    return host.rstrip(".").lower()

@@ -1,0 +1,49 @@
+"""A route's counters, and the pool of records that its connections use in turn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import layout as at
+from .writer import Block
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+Words = memoryview
+
+
+class Route:
+    """The counters of one route and the pool of its connections' records."""
+
+    __slots__ = ("_free", "_number", "_records", "_sum", "_worker", "name", "words")
+
+    def __init__(self, worker: Worker, name: str, block: Block) -> None:
+        self.name = name
+        self.words = block.words
+        self._worker = worker
+        self._number = block.number
+        self._records = 0
+        self._free: list[Words] = []
+        self._sum: Words | None = None
+
+    def take(self) -> Words:
+        """Return a free record; beyond the cap or with no room, one that no reader sees."""
+        if not self._free:
+            self._free = self._worker.new_records(self._number, self._records)
+            self._records += len(self._free)
+        if self._free:
+            return self._free.pop()
+        return memoryview(bytearray(at.RECORD_WORDS * at.WORD)).cast("Q")
+
+    def give_back(self, record: Words) -> None:
+        """Free a record; what one that no reader saw has counted goes to one that is seen."""
+        record[at.STATE] = 0
+        if type(record.obj) is not bytearray:
+            self._free.append(record)
+            return
+        if self._sum is None:
+            self._sum = self._worker.new_sum(self._number)
+        total = self._worker.spare if self._sum is None else self._sum
+        for word in at.COUNTS:
+            total[word] += record[word]
