@@ -36,9 +36,7 @@ class Trial:
     at_once: int = 1
 
 
-def _trial(
-    id: str, title: str, *client: Step, fresh: bool = False, at_once: int = 1
-) -> Trial:
+def _trial(id: str, title: str, *client: Step, fresh: bool = False, at_once: int = 1) -> Trial:
     return Trial(id=id, title=title, client=client, fresh=fresh, at_once=at_once)
 
 
@@ -60,13 +58,19 @@ TRIALS: tuple[Trial, ...] = (
     _trial("json-list", "sends a JSON list", OPEN, text("[]"), LISTEN, LEAVE),
     _trial("json-broken", "sends broken JSON", OPEN, text('{"type":'), LISTEN, LEAVE),
     _trial("big", "sends a text of 64 KiB", OPEN, text("x" * 65536), LISTEN, LEAVE),
-    _trial("burst", "sends 50 texts at once", OPEN, do("burst", messages=("x",) * 50), LISTEN, LEAVE),
-    _trial("burst-and-reset", "vanishes after 50 texts", OPEN, do("burst", messages=("x",) * 50), RESET),
+    _trial(
+        "burst", "sends 50 texts at once", OPEN, do("burst", messages=("x",) * 50), LISTEN, LEAVE
+    ),
+    _trial(
+        "burst-and-reset", "vanishes after 50 texts", OPEN, do("burst", messages=("x",) * 50), RESET
+    ),
     _trial("text-and-reset", "vanishes before the answer", OPEN, text("hello"), RESET),
     _trial("ping", "sends a ping", OPEN, frame(9, b"?"), LISTEN, LEAVE),
     _trial("invalid-utf8", "sends a text that is no UTF-8", OPEN, frame(1, b"\xff"), LISTEN, RESET),
     _trial("at-once", "eight clients at once", OPEN, text("hello"), LISTEN, LEAVE, at_once=8),
-    _trial("sigterm", "the server is told to stop", OPEN, LISTEN, TERMINATE, pause(3.0), fresh=True),
+    _trial(
+        "sigterm", "the server is told to stop", OPEN, LISTEN, TERMINATE, pause(3.0), fresh=True
+    ),
 )
 
 
@@ -83,15 +87,47 @@ def _graphql_trials(start: str, stop: str, query: str) -> tuple[Trial, ...]:
     complete = text(f'{{"id":"1","type":"{stop}"}}')
     return (
         _trial("gql-init", "initialises and leaves", OPEN, init, LISTEN, LEAVE),
-        _trial("gql-query", "runs an operation", OPEN, init, LISTEN, subscribe(query), LISTEN, LEAVE),
-        _trial("gql-complete", "completes it", OPEN, init, LISTEN, subscribe(query), complete, LISTEN, LEAVE),
+        _trial(
+            "gql-query", "runs an operation", OPEN, init, LISTEN, subscribe(query), LISTEN, LEAVE
+        ),
+        _trial(
+            "gql-complete",
+            "completes it",
+            OPEN,
+            init,
+            LISTEN,
+            subscribe(query),
+            complete,
+            LISTEN,
+            LEAVE,
+        ),
         _trial("gql-reset", "vanishes during it", OPEN, init, LISTEN, subscribe(query), RESET),
         _trial("gql-no-init", "does not initialise", OPEN, subscribe(query), LISTEN, LEAVE),
         _trial("gql-init-twice", "initialises twice", OPEN, init, init, LISTEN, LEAVE),
-        _trial("gql-same-id", "uses an id twice", OPEN, init, LISTEN, subscribe(query), subscribe(query), LISTEN, LEAVE),
-        _trial("gql-broken", "sends a broken query", OPEN, init, LISTEN, subscribe("{"), LISTEN, LEAVE),
+        _trial(
+            "gql-same-id",
+            "uses an id twice",
+            OPEN,
+            init,
+            LISTEN,
+            subscribe(query),
+            subscribe(query),
+            LISTEN,
+            LEAVE,
+        ),
+        _trial(
+            "gql-broken", "sends a broken query", OPEN, init, LISTEN, subscribe("{"), LISTEN, LEAVE
+        ),
         _trial("gql-junk", "sends no JSON", OPEN, init, LISTEN, text("junk"), LISTEN, LEAVE),
-        _trial("gql-unknown", "sends an unknown message", OPEN, init, text('{"type":"x"}'), LISTEN, LEAVE),
+        _trial(
+            "gql-unknown",
+            "sends an unknown message",
+            OPEN,
+            init,
+            text('{"type":"x"}'),
+            LISTEN,
+            LEAVE,
+        ),
     )
 
 
@@ -170,7 +206,9 @@ async def run_trial(player: Player, trial: Trial, approach: Approach) -> Result:
         scenario=trial.id,
         title=f"the client {trial.title}" if trial.at_once == 1 else trial.title,
         findings=tuple(dict.fromkeys(findings)),
-        timeline=timeline(began, [e for log in logs for e in log], [s for c in clients for s in c.seen]),
+        timeline=timeline(
+            began, [e for log in logs for e in log], [s for c in clients for s in c.seen]
+        ),
         seconds=round(time.monotonic() - began, 2),
     )
 

@@ -72,8 +72,9 @@ def _side_by_side(
 def check_import(python: str, target: str) -> None:
     """Import the application in a process of its own; raises `CannotRun` with one line."""
     code = (
-        "import sys; sys.path.insert(0, ''); from ws_lifecycle_metrics.conformance.load import load;"
-        f" sys.exit(None if callable(load({target!r})) else 'it is not callable')"
+        "import sys; sys.path.insert(0, '')\n"
+        "from ws_lifecycle_metrics.conformance.load import load\n"
+        f"sys.exit(None if callable(load({target!r})) else 'it is not callable')"
     )
     try:
         done = subprocess.run(

@@ -14,7 +14,7 @@ from .venvs import InstallError, environment
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+!-]*")
 
 
-class UnknownServer(ValueError):
+class UnknownServer(ValueError):  # noqa: N818  # what the user named, not an error of ours
     """No server has that name, or the version is none."""
 
 
@@ -58,6 +58,6 @@ def _installed(kind: ServerKind) -> Chosen:
 
 def _pinned(kind: ServerKind, version: str, say: Callable[[str], object]) -> Chosen:
     say(f"preparing {kind.distribution} {version}")
-    first, *rest = kind.packages
+    rest = kind.packages[1:]
     python = environment([f"{kind.distribution}=={version}", *rest])
     return Chosen(kind=kind, version=probe_version(kind, python), python=python)

@@ -19,14 +19,14 @@ from .result import Report, Result, rule
 from .rules import WIRE_RULES
 from .scenarios import SCENARIOS
 
-_MARKS = {"conforms": "✓", "hangs": "**hangs**", "unsupported": "–", "unclear": "?"}
+_MARKS = {"conforms": "✓", "hangs": "**hangs**", "unsupported": "n/a", "unclear": "?"}
 
 _INTRODUCTION = """\
 # How ASGI servers behave over a WebSocket's life
 
 Written by `make conformance`: one reference application and one scripted client play each
 scenario on each server, and both sides are compared with what the specification demands. A
-fault is the server's here, also where the application breaks a rule first. ✓ conforms; – the
+fault is the server's here, also where the application breaks a rule first. ✓ conforms; n/a: the
 server does not announce the extension; **hangs**: somebody waits for ever; otherwise the
 rules that were broken, explained below.
 """

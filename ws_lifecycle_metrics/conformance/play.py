@@ -13,7 +13,7 @@ from .client import Client, Hooks, Seen
 from .journal import JournalReader
 from .process import HOST, Running
 from .result import Line, Result, is_finding, rule
-from .script import Scenario
+from .script import Scenario, Script
 
 ENDS = ("returned", "raised", "cancelled")
 Entries = list[dict[str, Any]]
@@ -63,13 +63,13 @@ class Player:
             seconds=round(time.monotonic() - began, 2),
         )
 
-    async def bounded(self, client: Client, script: Any, timeout: float) -> str:
+    async def bounded(self, client: Client, script: Script, seconds: float) -> str:
         """Play a client's script; return why it could not be, or nothing."""
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 await client.play(script)
         except TimeoutError:
-            return f"the client's script took longer than {timeout:g} s"
+            return f"the client's script took longer than {seconds:g} s"
         except OSError as error:
             return f"the client could not connect: {error}"
         return ""

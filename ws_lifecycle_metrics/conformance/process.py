@@ -1,4 +1,4 @@
-"""Start a server process on a loopback port, wait until it answers, and end it without leftovers."""
+"""Start a server process on a loopback port, wait until it answers, and end all of it."""
 
 from __future__ import annotations
 

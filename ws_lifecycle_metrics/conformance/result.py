@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..protocol import RULES, Rule, Severity
 from .rules import HANGS, WIRE_RULES
@@ -52,11 +52,7 @@ class Result:
         """Return the result with some rules suppressed."""
         hidden = frozenset(ignored)
         kept = tuple(id for id in self.findings if id not in hidden)
-        return Result(**{**_fields(self), "findings": kept})
-
-
-def _fields(result: Result) -> dict[str, object]:
-    return {name: getattr(result, name) for name in result.__dataclass_fields__}
+        return replace(self, findings=kept)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,9 +103,7 @@ def _play_all(chosen: Chosen, scenarios: Sequence[Scenario]) -> Iterator[Result]
 
 
 def _play_fresh(chosen: Chosen, scenario: Scenario) -> Result:
-    """Play a scenario in a process of its own, again until it shows a fault or has had its tries.
-
-    """
+    """Play a scenario in a process of its own, until it shows a fault or has had its tries."""
     for number in range(1, scenario.tries + 1):
         with serving(chosen) as player:
             result = _play(player, scenario)

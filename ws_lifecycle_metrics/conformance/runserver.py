@@ -13,9 +13,9 @@ import sys
 
 def main(address: str, target: str) -> None:
     """Run the command until a signal ends it."""
-    import django
-    from django.conf import settings
-    from django.core.management import call_command
+    import django  # type: ignore[import-untyped]  # it ships no types
+    from django.conf import settings  # type: ignore[import-untyped]  # the same
+    from django.core.management import call_command  # type: ignore[import-untyped]  # the same
 
     if not os.environ.get("DJANGO_SETTINGS_MODULE"):
         settings.configure(DEBUG=True, ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__)

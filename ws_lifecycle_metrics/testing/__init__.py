@@ -1,6 +1,6 @@
 """What users need in their own tests: record or forbid what breaks the protocol, without a server.
 
-The pytest fixture `asgi_lifecycle` is had by `pytest_plugins = ["ws_lifecycle_metrics.testing.plugin"]`.
+The pytest fixture `asgi_lifecycle` comes with the plugin `ws_lifecycle_metrics.testing.plugin`.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ async def websocket(
     *,
     subprotocols: Iterable[str] = (),
     headers: Iterable[tuple[bytes, bytes]] = (),
-    timeout: float = 5.0,
+    timeout: float = 5.0,  # noqa: ASYNC109  # of each step, so a caller's own cannot replace it
 ) -> AsyncIterator[WebSocket]:
     """Open a WebSocket on an ASGI application, and leave it at the end of the block.
 
