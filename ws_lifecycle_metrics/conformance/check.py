@@ -13,7 +13,7 @@ from .result import ServerRun
 from .run import Chosen, Progress, run_application, run_server
 from .script import Scenario
 
-AT_ONCE = 2
+AT_ONCE = 3
 """Servers that run side by side: most of the time is spent waiting for what never comes."""
 IMPORT_SECONDS = 60
 

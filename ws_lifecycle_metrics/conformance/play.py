@@ -88,7 +88,10 @@ class Player:
         """Blame the server for a call that it does not answer although all is over."""
         if not entries or not unended(entries):
             return
-        gone = client.over or refused_by_app(entries) or self.running.exited()
+        told_to_stop = any("SIGTERM" in seen.what for seen in client.seen)
+        if self.running.exited() and not told_to_stop:
+            return  # it died, which is a finding of its own
+        gone = client.over or refused_by_app(entries) or told_to_stop
         waits = waits_for(entries)
         if waits == "send":
             yield "server.send-never-returns"
