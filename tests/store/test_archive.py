@@ -30,7 +30,7 @@ from ws_lifecycle_metrics import catalog
 from ws_lifecycle_metrics.store import archive
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.directory import Directory
-from ws_lifecycle_metrics.store.reader import BadSegment, Reader
+from ws_lifecycle_metrics.store.reader import BadSegment, Contents, Reader
 from ws_lifecycle_metrics.store.snapshot import Source
 from ws_lifecycle_metrics.telemetry.prometheus import render
 
@@ -178,6 +178,24 @@ def test_readers_and_folders_at_once_see_no_total_fall(tmp_path):
     assert value(snapshot, catalog.LOST_CONNECTIONS) == 100
     take(tmp_path)
     assert not segments(tmp_path)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_fold_while_one_reads_is_noticed(tmp_path, when):
+    dead_worker(tmp_path)
+
+    class Interrupted(Reader):
+        def read(self, directory: Directory) -> list[Contents]:
+            if when == "before":
+                fold(tmp_path)
+            found = super().read(directory)
+            fold(tmp_path)
+            return found
+
+    source = Source(config(tmp_path))
+    source._reader = Interrupted()
+    assert value(source.take(), catalog.LOST_CONNECTIONS) == 1
+    assert value(source.take(), catalog.LOST_CONNECTIONS) == 1
 
 
 def test_while_another_folds_nothing_is_done(tmp_path):

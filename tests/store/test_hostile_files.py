@@ -146,6 +146,7 @@ BAD_FILES = {
     "a block without an end": (damaged({BLOCK + at.BLOCK_WORDS: 0}), "overlap"),
     "a block beyond the end": (damaged({BLOCK + at.BLOCK_WORDS: 1 << 60}), "overlap"),
     "a name beyond the end": (damaged({ROUTE + at.BLOCK_NAME_BYTES: -1}), "overlap"),
+    "a name longer than any": (damaged({ROUTE + at.BLOCK_NAME_BYTES: 1025}), "overlap"),
     "a block of no kind": (damaged({BLOCK + at.BLOCK_KIND: 99}), "no known kind"),
     "a route that is too short": (
         damaged({BLOCK + at.BLOCK_KIND: at.BlockKind.ROUTE}),
@@ -276,7 +277,7 @@ def test_the_names_in_a_segment_are_made_harmless(tmp_path):
     data = real_segment(tmp_path)
     assert data.count(b"/bad/feed") == 1
     path = place(tmp_path) / "1-named.segment"
-    path.write_bytes(data.replace(b"/bad/feed", b"\x1b[2J\n\xff\xe2\x80"))
+    path.write_bytes(data.replace(b"/bad/feed", b"\x1b[2J\n\xff\xe2\x80!"))
     path.chmod(0o600)
     text = render(lambda: take(tmp_path))[0].decode()
     assert not {c for c in text if not c.isprintable()} - {"\n"}

@@ -5,6 +5,7 @@ Prometheus, OpenTelemetry, the console and the alerts read this, so they cannot 
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections import Counter
@@ -231,6 +232,7 @@ def _slot(worker: Contents) -> str:
     return str(worker.header[at.SLOT])
 
 
+@functools.cache
 def package_version() -> str:
     """Return the version of this package, or "unknown" where it is not installed."""
     try:
