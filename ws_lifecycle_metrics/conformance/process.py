@@ -65,13 +65,13 @@ class Running:
     def __init__(
         self, command: Command, port: int, folder: Path, process: subprocess.Popen[bytes]
     ) -> None:
-        self.command, self.port, self._process = command, port, process
+        self.command, self.port, self.process = command, port, process
         self.log = folder / LOG
 
     @property
     def pid(self) -> int:
         """The id of the parent process, and of the group."""
-        return self._process.pid
+        return self.process.pid
 
     @property
     def url(self) -> str:
@@ -84,7 +84,7 @@ class Running:
 
     def exited(self) -> bool:
         """Whether the parent has ended. It isn't reaped yet, so its id can't be reused."""
-        if self._process.returncode is not None:
+        if self.process.returncode is not None:
             return True
         flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return os.waitid(os.P_PID, self.pid, flags) is not None
@@ -121,7 +121,7 @@ class Running:
     def stop(self, timeout: float = 8) -> Stopped:
         """SIGTERM to the parent, then SIGKILL to what is left of its group after `timeout` s."""
         began = time.monotonic()
-        if self._process.returncode is not None:
+        if self.process.returncode is not None:
             return Stopped(0.0, False, ())
         self.terminate()
         poll(self.exited, timeout)
@@ -133,7 +133,7 @@ class Running:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         poll(lambda: not self.members(), 10)
-        self._process.wait(timeout=10)
+        self.process.wait(timeout=10)
         return Stopped(round(time.monotonic() - began, 2), killed, orphans)
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
+from .load import load
+
 
 def main(address: str, target: str) -> None:
     """Run the command until a signal ends it."""
@@ -18,6 +20,8 @@ def main(address: str, target: str) -> None:
     from django.core.management import call_command  # type: ignore[import-untyped]  # the same
 
     if not os.environ.get("DJANGO_SETTINGS_MODULE"):
+        load(target)  # it may hold its settings itself
+    if not os.environ.get("DJANGO_SETTINGS_MODULE") and not settings.configured:
         settings.configure(DEBUG=True, ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__)
     if "daphne" not in settings.INSTALLED_APPS:
         settings.INSTALLED_APPS = ["daphne", *settings.INSTALLED_APPS]
