@@ -28,8 +28,12 @@ graphql = GraphQL(strawberry.Schema(Query, subscription=Subscription))
 
 
 async def echo(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+        return
     if scope["type"] != "websocket":
-        raise RuntimeError("WebSockets only")
+        raise RuntimeError("no lifespan")
     await receive()
     await send({"type": "websocket.accept"})
     while (event := await receive())["type"] == "websocket.receive":

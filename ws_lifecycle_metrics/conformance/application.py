@@ -11,11 +11,14 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..protocol import Party
 from .client import Client
-from .play import Entries, Player, server_findings, timeline, unended, waits_for
-from .result import Result, is_finding
+from .play import Entries, Player, left_at, server_findings, timeline, unended, waits_for
+from .result import Result, is_finding, rule
 from .script import FIN, RESET, TERMINATE, Script, Step, do, frame, pause, text
 
+ANSWER_SECONDS = 8.0
+"""Seconds for the answer to a handshake, and for another client's request after a trial."""
 SETTLE = 6.0
 """Seconds that an application has to end after its client has left."""
 MOST_MESSAGES = 2_000
@@ -161,7 +164,7 @@ class ListeningClient(Client):
     async def do_try_open(self) -> None:
         """Open; a refusal ends the script."""
         offered = (self.subprotocol,) if self.subprotocol else ()
-        await self.do_open(-1, subprotocols=offered, within=10.0)
+        await self.do_open(-1, subprotocols=offered, within=ANSWER_SECONDS)
         if self.status != 101:
             raise ConnectionRefusedError
 
@@ -191,15 +194,19 @@ async def run_trial(player: Player, trial: Trial, approach: Approach) -> Result:
     began = time.monotonic()
     runs = [player.next_run(trial.id) for _ in range(trial.at_once)]
     clients = [_client(player, run, approach) for run in runs]
-    await asyncio.gather(*(_bounded(player, client, trial) for client in clients))
-    for client in clients:
-        client.over = True
-        client.abandon()
+    try:
+        await asyncio.gather(*(_bounded(player, client, trial) for client in clients))
+    finally:
+        for client in clients:
+            client.over = True
+            client.abandon()
     logs = [await player.ended(run, SETTLE) for run in runs]
-    findings = [id for log, peer in zip(logs, clients, strict=True) for id in _judge(log, peer)]
+    exited = player.running.exited()
+    pairs = zip(logs, clients, strict=True)
+    findings = [id for log, peer in pairs for id in _judge(log, peer, exited)]
     if player.running.exited() and not trial.fresh:
         raise CannotRun(f"the server's process ended during {trial.id!r}: {_last_line(player)}")
-    if not trial.fresh and not await asyncio.to_thread(player.running.answers, 6.0):
+    if not trial.fresh and not await asyncio.to_thread(player.running.answers, ANSWER_SECONDS):
         raise CannotRun(f"after {trial.id!r} the server answers nobody: the application blocks it")
     return Result(
         server=player.server,
@@ -231,24 +238,25 @@ def _last_line(player: Player) -> str:
     return lines[-1].strip()[:200] if lines else "it printed nothing"
 
 
-def _judge(entries: Entries, client: ListeningClient) -> Iterable[str]:
+def _judge(entries: Entries, client: ListeningClient, exited: bool) -> Iterable[str]:
     """Name the rules that either party broke, silence included."""
-    yield from (id for entry in entries for id in entry["rules"] if _counts(id))
-    yield from (id for id in server_findings(entries) if id == "server.receive-raised")
+    yield from (
+        id
+        for entry in entries
+        for id in entry["rules"]
+        if rule(id).party is Party.APP and is_finding(id)
+    )
+    yield from server_findings(entries, left_at(client.seen))
     yield from (seen.rule for seen in client.seen if seen.rule == "server.illegal-frame")
     unanswered = any(seen.rule == "server.handshake-unanswered" for seen in client.seen)
     if unanswered:
         answered = any(entry["what"] == "sent" for entry in entries)
         yield "server.handshake-unanswered" if answered else "app.handshake-unanswered"
     if entries and unended(entries) and not unanswered:
-        yield _who_waits(entries)
+        yield from _who_waits(entries, exited)
 
 
-def _counts(id: str) -> bool:
-    return is_finding(id)
-
-
-def _who_waits(entries: Entries) -> str:
+def _who_waits(entries: Entries, exited: bool) -> Iterable[str]:
     """Name who keeps an application from ending whose client is gone."""
     waits = waits_for(entries)
     told = any(
@@ -256,10 +264,11 @@ def _who_waits(entries: Entries) -> str:
         for entry in entries
     )
     if waits == "send":
-        return "server.send-never-returns"
-    if waits == "receive" and not told:
-        return "server.disconnect-not-delivered"
-    return "app.never-ends"
+        yield "server.send-never-returns"
+    elif waits == "receive" and not told:
+        yield "server.disconnect-not-delivered"
+    elif not exited:  # else it was told, and ended with its process
+        yield "app.never-ends"
 
 
 def check_first(result: Result, approach: Approach) -> None:

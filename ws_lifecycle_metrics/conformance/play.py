@@ -49,7 +49,8 @@ class Player:
         findings += self._end_findings(entries, client)
         client.abandon()
         findings += await self._health(client)
-        if entries and not unclear and not findings and unended(entries):
+        ended = not unended(entries) or self.running.exited()
+        if entries and not unclear and not findings and not ended:
             unclear = "the application had not ended"
         unsupported = any(entry["what"] == "unsupported" for entry in entries)
         return Result(

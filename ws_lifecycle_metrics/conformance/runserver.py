@@ -16,6 +16,9 @@ from .load import load
 def main(address: str, target: str) -> None:
     """Run the command until a signal ends it."""
     import django  # type: ignore[import-untyped]  # it ships no types
+
+    # Found by its class, since an application's own settings need not list it.
+    from daphne.management.commands.runserver import Command  # type: ignore[import-untyped]  # same
     from django.conf import settings  # type: ignore[import-untyped]  # the same
     from django.core.management import call_command  # type: ignore[import-untyped]  # the same
 
@@ -23,11 +26,9 @@ def main(address: str, target: str) -> None:
         load(target)  # it may hold its settings itself
     if not os.environ.get("DJANGO_SETTINGS_MODULE") and not settings.configured:
         settings.configure(DEBUG=True, ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__)
-    if "daphne" not in settings.INSTALLED_APPS:
-        settings.INSTALLED_APPS = ["daphne", *settings.INSTALLED_APPS]
     settings.ASGI_APPLICATION = target.replace(":", ".")
     django.setup()
-    call_command("runserver", address, use_reloader=False, skip_checks=True)
+    call_command(Command(), address, use_reloader=False, skip_checks=True)
 
 
 urlpatterns: list[object] = []

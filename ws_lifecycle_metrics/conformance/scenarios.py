@@ -494,6 +494,15 @@ _LEAVING = (
         (opened(), do("burst", messages=_MANY[:50]), RESET),
     ),
     _scenario(
+        "client-leaves-while-echoing",
+        "the client sends 50 messages and resets while they are sent back",
+        f"{_APPLICATIONS}: send returns when the connection is closed",
+        (*CONNECTED, ECHO),
+        (opened(), do("burst", messages=_MANY[:50]), RESET),
+        fresh=True,
+        tries=3,
+    ),
+    _scenario(
         "receive-after-disconnect",
         "the application calls receive() after the disconnect",
         f"{_DISCONNECT}: what follows is not specified; noted, not judged",
