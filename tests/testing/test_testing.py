@@ -13,6 +13,11 @@ pytest_plugins = ["pytester"]
 CONFTEST = 'pytest_plugins = ["ws_lifecycle_metrics.testing.plugin"]'
 
 
+@pytest.fixture(autouse=True)
+def _no_other_plugins(monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+
 async def echo(scope, receive, send):
     await receive()
     await send({"type": "websocket.accept", "subprotocol": "chat"})
