@@ -31,7 +31,9 @@ MOST_LINES = {
     # One entry a scenario: data, and no code.
     "conformance/scenarios.py": 1200,
     # The hot path: a conversation's counts are kept in one object, without a call between.
-    "middleware.py": 500,
+    "middleware.py": 540,
+    # Options are data, with their help beside them.
+    "config.py": 400,
 }
 
 

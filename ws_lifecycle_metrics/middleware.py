@@ -7,12 +7,12 @@ with the same objects; exceptions and cancellations pass as they are.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from . import catalog
-from .advisories import advisories_for
 from .catalog import code_label
 from .config import Config
 from .integrations import channels, litestar, servers, starlette
@@ -32,8 +32,9 @@ from .store.layout import (
     SENT_NS,
     SENT_TEXT,
 )
-from .store.worker import Route, Worker, current, existing
-from .telemetry.logs import log_advisories, log_fault, log_route_failed, log_violation
+from .store.worker import Route, Worker, existing
+from .telemetry.logs import log_fault, log_route_failed, log_violation
+from .watchdog.guard import attended
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[Any]]
 Scope = Any
@@ -105,9 +106,9 @@ class LifecycleMiddleware:
     ) -> tuple[Receive, Send, Conversation | None]:
         if not self._advised:
             self._advised = True
-            _advise(receive, send)
+            servers.advise(receive, send)
         kind = scope["type"] if type(scope) is dict else None
-        worker = current(self.config)
+        worker = attended(self.config)
         if kind == "websocket" and worker.internal_errors < MOST_FAULTS:
             return receive, send, Conversation(self, worker, scope, receive, send)
         if kind == "lifespan":
@@ -126,13 +127,6 @@ class LifecycleMiddleware:
         if found is None and self._channels is not None:
             found = channels.route_template(self._channels, scope)
         return found
-
-
-def _advise(receive: Receive, send: Send) -> None:
-    """Tell once, in the worker, that its server is known to be bad."""
-    found = servers.detect(receive, send)
-    if found is not None:
-        log_advisories(*found, advisories_for(*found))
 
 
 def _find_channels_router(app: ASGIApp) -> object | None:
@@ -176,8 +170,10 @@ class Conversation:
         "_sent_ns",
         "_sent_text",
         "_serial",
+        "_task",
         "_words",
         "_worker",
+        "awaitable",
     )
 
     def __init__(
@@ -197,6 +193,8 @@ class Conversation:
         self._open = False
         self._pending = 0
         self._serial = worker.connections = worker.connections + 1
+        self.awaitable: Any = None
+        self._task: asyncio.Task[Any] | None = None
         self._opened_at = _now()
         # A callable of the user's needs no routing to have taken place.
         self._routed = middleware.config.route is not None
@@ -227,14 +225,21 @@ class Conversation:
         """Run the application on this conversation and see how it ends."""
         self._guard(self._opened)
         try:
-            result = await app(self._scope, self.receive, self.send)
+            self._worker.live[self._serial] = self
+            # Kept while it runs: the watchdog sees in it where the application waits.
+            self.awaitable = app(self._scope, self.receive, self.send)
+            result = await self.awaitable
         except Exception as error:
             self._guard(self._raised, error)
             raise
         except BaseException:
             self._guard(self._cancelled)
             raise
-        self._guard(self._returned)
+        else:
+            self._guard(self._returned)
+        finally:
+            self.awaitable = self._task = None
+            self._worker.live.pop(self._serial, None)
         return result
 
     async def receive(self) -> Message:
@@ -309,6 +314,24 @@ class Conversation:
             self._sent_text = words[SENT_TEXT] = self._sent_text + 1
         return result
 
+    # What the watchdog asks for, on this loop.
+
+    def cancel(self) -> None:
+        """Cancel the task that runs the application, if `Config.cancel_stuck_closing` kept it."""
+        if self._task is not None:
+            self._task.cancel("stuck in closing (ws_lifecycle_metrics)")
+
+    def move(self, worker: Worker) -> None:
+        """Go on in another worker's segment."""
+        old, name = self._words, self._route.name
+        self._worker, self._route = worker, worker.route(name)
+        worker.live[self._serial] = self
+        self._begin_record(self._route)
+        for word in (at.STATE_AT, at.ANSWERED_AT, RECEIVED_AT, SENT_AT, at.VIOLATIONS):
+            self._words[word] = old[word]
+        if old[at.SUBPROTOCOL]:
+            self._words[at.SUBPROTOCOL] = worker.subprotocol(self._lifecycle.subprotocol or "")
+
     # What is noted on the way; each of these runs behind the one boundary, `_guard`.
 
     def _guard(self, step: Callable[..., Any], *arguments: Any) -> Any:
@@ -325,6 +348,12 @@ class Conversation:
         return None
 
     def _opened(self) -> None:
+        if str(self._scope.get("http_version", "1.1")) >= "2":
+            self._worker.segment.header[at.SHARED_SOCKETS] = 1
+        if self._middleware.config.cancel_stuck_closing:
+            task = asyncio.current_task()
+            # Some servers' tasks are no tasks at all, and crash when they are touched.
+            self._task = task if isinstance(task, asyncio.Task) else None
         # A server builds all its scopes alike, so the first ones speak for the rest.
         if self._serial <= SCOPES_JUDGED:
             self._flag(self._lifecycle.opened())

@@ -6,6 +6,9 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ..advisories import advisories_for
+from ..telemetry.logs import log_advisories
+
 SERVERS = ("granian", "uvicorn", "hypercorn", "daphne", "gunicorn")
 
 
@@ -27,6 +30,13 @@ def detect(receive: Any, send: Any) -> tuple[str, str] | None:
         return found, version(found)
     except PackageNotFoundError:
         return None
+
+
+def advise(receive: Any, send: Any) -> None:
+    """Log, once, what is known to be wrong with the server, in the worker that it runs."""
+    found = detect(receive, send)
+    if found is not None:
+        log_advisories(*found, advisories_for(*found))
 
 
 def _package(call: Any) -> str:

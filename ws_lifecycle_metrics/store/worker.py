@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 from .. import catalog
 from ..config import Config
@@ -16,6 +17,7 @@ from . import archive
 from . import layout as at
 from .directory import Directory, DirectoryError, service_path
 from .layout import ROUTE_BLOCK_WORDS, WORKER_BLOCK, WORKER_BLOCK_WORDS, BlockKind
+from .process import at_forked_exit
 from .reader import Contents, Reader, decode
 from .route import Route as Route
 from .route import Words
@@ -48,6 +50,10 @@ class Worker:
         self.words = self.segment.add_block(BlockKind.WORKER, WORKER_BLOCK_WORDS).words
         self.internal_errors = 0
         self.connections = 0
+        # The watchdog's: conversations that run by serial, blocks of records by route's number.
+        self.watch: Any = None
+        self.live: dict[int, Any] = {}
+        self.record_blocks: list[tuple[int, Words]] = []
         self._records = 0
         self._routes: dict[str, Route] = {}
         self._subprotocols: dict[str, int] = {}
@@ -107,6 +113,10 @@ class Worker:
             route = self._routes[name] = Route(self, name, block)
         return route
 
+    def routes(self) -> dict[int, Route]:
+        """Return the routes by the number of their block."""
+        return {route.number: route for route in self._routes.values()}
+
     def subprotocol(self, name: str) -> int:
         """Return what a record says of a subprotocol: its block's number + 1; 0 is none."""
         name = self._subprotocol_cap.fold(name)
@@ -129,6 +139,7 @@ class Worker:
             return []
         self._records += wanted
         words = block.words
+        self.record_blocks.append((route_number, words[: wanted * size]))
         # From the last to the first, so that they are taken in the order in which they lie.
         return [words[i * size : (i + 1) * size] for i in reversed(range(wanted))]
 
@@ -175,8 +186,7 @@ _lock = threading.Lock()
 def current(config: Config) -> Worker:
     """Return the worker of this thread for the service of `config`; the first call makes it.
 
-    A thread runs one event loop at a time, whatever the library (asyncio, trio), so the
-    thread stands for the loop.
+    A thread runs one event loop at a time, whatever the library, so it stands for the loop.
     """
     place = (config.directory, config.service)
     worker = _here.by_place.get(place)
@@ -219,6 +229,7 @@ def _start(config: Config, place: Place) -> Worker:
             worker = _start_unshared(config)
         _here.by_place[place] = worker
         _all.append(worker)
+        at_forked_exit(_close_all)
         return worker
 
 
@@ -243,6 +254,18 @@ def _start_unshared(config: Config) -> Worker:
     taken = {other.segment.header[at.SLOT] for other in _all if not other.segment.shared}
     worker.segment.header[at.SLOT] = next(n for n in range(len(taken) + 1) if n not in taken)
     return worker
+
+
+def renew(worker: Worker) -> Worker:
+    """Give this thread a new worker in place of one whose file was removed."""
+    logger.warning("the file of the metrics was removed: a new one begins at 0")
+    with _lock:
+        worker.segment.abandon()
+        worker.watch = None
+        _all[:] = [other for other in _all if other is not worker]
+    new = _start(worker.config, _place(worker))
+    new.connections = worker.connections
+    return new
 
 
 def _close_ended() -> None:
