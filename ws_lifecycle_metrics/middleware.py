@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import catalog
 from .catalog import code_label
 from .config import Config
-from .integrations import routes
+from .integrations import routes, servers
 from .integrations.graphql_ws import SERVED, Served, serve
 from .labels import TraceIds
 from .protocol import OPEN, SHIELDED, Lifecycle, Rule, ServerState, Severity
@@ -94,6 +94,7 @@ class LifecycleMiddleware:
         self.app = app
         self.config = Config() if config is None else config
         self._channels = routes.find_channels_router(app)
+        self._advised = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Serve one scope; returns what the application returns."""
@@ -114,6 +115,9 @@ class LifecycleMiddleware:
     def _wrap(
         self, scope: Scope, receive: Receive, send: Send
     ) -> tuple[Receive, Served | None, Conversation | None]:
+        if not self._advised:
+            self._advised = True
+            servers.advise(receive, send)
         kind = scope["type"] if type(scope) is dict else None
         worker = attended(self.config)
         if kind == "lifespan":

@@ -36,7 +36,9 @@ async def list_connections(directory: Path, *arguments: str, columns: int | None
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-@pytest.mark.parametrize("verb", [(), ("serve",), ("connections",), ("rules",)], ids=str)
+@pytest.mark.parametrize(
+    "verb", [(), ("serve",), ("connections",), ("rules",), ("check",), ("doctor",)], ids=str
+)
 def test_help_is_complete(verb: tuple[str, ...], flag: str) -> None:
     result = run(*verb, flag)
     assert result.exit_code == 0
