@@ -60,6 +60,7 @@ def common_parts(
     format_val: PromQueryFormat = PromQueryFormat.TIME_SERIES,
     alert: str = "",
 ) -> Builder:
+    """Give a panel what every panel has; `alert` is whose runbook entry it links to."""
     builder.title(title).description(description).unit(unit).datasource(DATASOURCE)
     builder.no_value("no data")
     for index, query in enumerate(queries):
@@ -82,6 +83,7 @@ def thresholds(steps: Steps) -> Any:
 
 
 def colour(mode: dashboard.FieldColorModeId) -> Any:
+    """Return how a panel's series get their colours."""
     return dashboard_builder.FieldColor().mode(mode)
 
 

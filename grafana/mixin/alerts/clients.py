@@ -26,8 +26,7 @@ BURN = Alert(
     name="HandshakeErrorBudgetBurn",
     summary="Handshakes fail faster than the objective allows.",
     description=(
-        "{{ $value | humanizePercentage }} of the handshakes of {{ $labels.job }} failed over"
-        " {{ $labels.window }}."
+        "{{ $value | humanizePercentage }} of the handshakes of {{ $labels.job }} fail."
     ),
     conditions=(
         _burn(14.4, ("5m", "1h"), "2m", "critical"),
