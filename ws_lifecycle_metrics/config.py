@@ -284,6 +284,22 @@ class ExporterConfig:
     collect_timeout: float = _option(
         8.0, "Time that a collection may take.", name="collect_timeout", parse=_seconds
     )
+    py_spy: bool = _switch("py_spy", "Show the stacks of stuck workers by py-spy, if installed.")
+    recycle_stuck: bool = _switch(
+        "recycle_stuck", "End stuck workers, one at a time: SIGTERM, then SIGKILL."
+    )
+    recycle_after: float = _option(
+        10.0, "Time that a worker has to be stuck first.", name="recycle_after", parse=_seconds
+    )
+    recycle_grace: float = _option(
+        10.0, "Time from SIGTERM to SIGKILL.", name="recycle_grace", parse=_seconds
+    )
+    recycle_pause: float = _option(
+        60.0, "Time from one worker to the next.", name="recycle_pause", parse=_seconds
+    )
+    recycle_jitter: float = _option(
+        5.0, "Random time by which each is put off at most.", name="recycle_jitter", parse=_seconds
+    )
 
     def __post_init__(self) -> None:
         _check_place(self.service, self.directory)
@@ -292,8 +308,10 @@ class ExporterConfig:
         _check_range("port", self.port, 0, 65535)
         _check_names("allowed_hosts", self.allowed_hosts)
         _check_range("max_clients", self.max_clients, 1, 100_000)
-        for option in ("header_timeout", "write_timeout", "idle_timeout", "collect_timeout"):
+        for option in (item.name for item in fields(self) if item.type == "float"):
             _check_seconds(option, getattr(self, option))
+        for option in ("py_spy", "recycle_stuck"):
+            _check_switch(option, getattr(self, option))
 
 
 def _name_unknown_options(cls: type[T]) -> type[T]:

@@ -108,7 +108,8 @@ class Stack:
     """The application under Granian and the sidecar. Whatever happens, call `stop`."""
 
     def __init__(self) -> None:
-        base = MEMORY if os.access(MEMORY, os.W_OK) else None
+        configured = Path(os.environ.get("WS_LIFECYCLE_DIRECTORY") or MEMORY)
+        base = configured if os.access(configured, os.W_OK) else None
         self.directory = Path(tempfile.mkdtemp(prefix="ws-lifecycle-demo-", dir=base))
         self._env = {
             "WS_LIFECYCLE_SERVICE": SERVICE,

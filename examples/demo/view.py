@@ -119,7 +119,7 @@ def _routes(numbers: Numbers) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("route", no_wrap=True)
     for column in _COLUMNS:
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right", no_wrap=True, min_width=6)
     for route, counts in sorted(numbers.routes.items()):
         if route == OTHER and not any(counts.values()):
             continue  # there is nothing that has no route of its own

@@ -7,6 +7,7 @@ user's callback, the side file. It is started with the first loop and made anew 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -40,6 +41,15 @@ def attended(config: Config) -> Worker:
     if loop is not None and watch.heartbeat.loop is not loop:
         watch.begin(loop)
     return worker
+
+
+def server_stops() -> bool:
+    """Whether the server of this process was told to stop, as far as its handler shows.
+
+    uvicorn and gunicorn wait for the open connections before the lifespan hears of it.
+    """
+    owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return getattr(owner, "should_exit", None) is True or getattr(owner, "alive", None) is False
 
 
 class Watch:
@@ -80,6 +90,8 @@ class Watch:
             self.worker.count_internal_error()
 
     def _scan(self, now: int) -> None:
+        if not self.worker.draining and server_stops():
+            self.worker.drain()
         found = self._scanner.scan(now)
         if found.connections is not None and found.connections != self._stacks.connections:
             self._stacks.connections = found.connections

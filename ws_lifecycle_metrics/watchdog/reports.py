@@ -13,6 +13,9 @@ logger = logging.getLogger("ws_lifecycle_metrics")
 MOST_RECORDS = 20
 """Log records of one scan; when everything is stuck at once, a number says the rest."""
 
+MOST_LINES = 15
+"""Lines of a stack in a log record, the innermost; the record's `stack` has them all."""
+
 
 def report(events: Sequence[StuckEvent], callback: Callable[[StuckEvent], object] | None) -> None:
     """Log the detections of one scan and call `Config.on_stuck` for each."""
@@ -45,7 +48,7 @@ def _log(level: int, event: StuckEvent) -> None:
     else:
         subject = f"connection {event.connection} of worker {event.worker} on "
         subject += safe_label(event.http_route)
-    stack = "".join(f"\n  {'>' if line == event.where else ' '} {line}" for line in event.stack)
+    stack = "".join(f"\n  {'>' if line == event.where else ' '} {line}" for line in event.stack[-MOST_LINES:])
     verb = "is stuck" if level == logging.ERROR else "is held up"
     logger.log(
         level,

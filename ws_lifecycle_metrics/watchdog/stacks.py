@@ -14,6 +14,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 MOST_FRAMES = 40
+MOST_AWAITS = 200
 _OWN = str(Path(__file__).resolve().parents[1])
 _LIBRARIES = tuple(
     {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
@@ -35,14 +36,14 @@ def chain(awaitable: Any) -> tuple[Frames, str]:
     """
     frames: list[FrameType] = []
     seen = awaitable
-    for _ in range(MOST_FRAMES):
+    for _ in range(MOST_AWAITS):
         seen = _unwrap(seen)
         frame = _first(seen, _FRAMES)
         if frame is None:
             break
         frames.append(frame)
         seen = _first(seen, _AWAITED)
-    return _lines([(frame.f_code, frame.f_lineno) for frame in frames])
+    return _lines([(frame.f_code, frame.f_lineno) for frame in frames[-MOST_FRAMES:]])
 
 
 def _first(thing: Any, names: tuple[str, ...]) -> Any:
