@@ -25,9 +25,7 @@ def _burn(factor: float, windows: tuple[str, str], wait: str, severity: str) -> 
 BURN = Alert(
     name="HandshakeErrorBudgetBurn",
     summary="Handshakes fail faster than the objective allows.",
-    description=(
-        "{{ $value | humanizePercentage }} of the handshakes of {{ $labels.job }} fail."
-    ),
+    description=("{{ $value | humanizePercentage }} of the handshakes of {{ $labels.job }} fail."),
     conditions=(
         _burn(14.4, ("5m", "1h"), "2m", "critical"),
         _burn(6, ("30m", "6h"), "15m", "warning"),
