@@ -135,5 +135,5 @@ def run(program: str, *arguments: str, cwd: Path = ROOT) -> subprocess.Completed
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed (Debian: prometheus, prometheus-alertmanager)")
     return subprocess.run(
-        [program, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+        [program, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
     )
