@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ PROMETHEUS_OWN = {"up", "ALERTS"}
 _PLACEHOLDERS = {"$__rate_interval": "5m", "$__range": "1h", "$__interval": "1m"}
 
 
+@cache
 def known_metrics() -> dict[str, Metric]:
     """Every name that a scrape has, histograms' three included, to its metric."""
     found = {}
@@ -85,8 +87,13 @@ def filled(text: str) -> str:
     return re.sub(r"\$(job|instance|route|operation)\b", ".+", text)
 
 
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
 def dashboard(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(_text(path))
 
 
 def panels(path: Path) -> list[dict[str, Any]]:
@@ -108,6 +115,7 @@ def queries() -> list[Expression]:
     return found
 
 
+@cache
 def rules() -> list[dict[str, Any]]:
     """Every recording rule and alert."""
     files = sorted((GRAFANA / "alerts").glob("*.yml"))
