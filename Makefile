@@ -49,6 +49,12 @@ docs: $(VENV)/.dev  ## write the generated tables of the documentation
 grafana: $(VENV)/.dev  ## write dashboards, alerts and their runbook (RUNBOOK_BASE=... where you publish it)
 	$(PY) -m grafana.mixin
 
+pictures: $(VENV)/.dev  ## draw the dashboards into docs/images (Debian: prometheus npm chromium pngquant)
+	$(PY) -m grafana.pictures
+
+stack: $(VENV)/.dev  ## Prometheus, Alertmanager and VictoriaMetrics: from a stuck worker to a pager
+	$(PY) -m pytest -m stack
+
 bench: $(VENV)/.dev  ## measure the overhead beside a no-op wrapper
 	$(PY) benchmarks/overhead.py
 

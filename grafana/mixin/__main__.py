@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from .config import OUTPUT
+from .config import ROOT
 from .output import files
 
 
@@ -14,7 +14,7 @@ def stale(folder: Path) -> list[str]:
     made = files()
     wrong = [name for name, text in made.items() if _read(folder / name) != text]
     kept = {folder / name for name in made}
-    for pattern in ("dashboards/*.json", "alerts/*.yml"):
+    for pattern in ("grafana/dashboards/*.json", "grafana/alerts/*.yml"):
         wrong += [
             str(path.relative_to(folder)) for path in folder.glob(pattern) if path not in kept
         ]
@@ -36,10 +36,10 @@ def write(folder: Path) -> None:
 def main(arguments: list[str]) -> int:
     """Write the files, or name those that are not current."""
     if arguments == ["--check"]:
-        wrong = stale(OUTPUT)
-        sys.stdout.writelines(f"not current: grafana/{name}\n" for name in wrong)
+        wrong = stale(ROOT)
+        sys.stdout.writelines(f"not current: {name}\n" for name in wrong)
         return bool(wrong)
-    write(OUTPUT)
+    write(ROOT)
     return 0
 
 

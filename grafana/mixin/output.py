@@ -1,4 +1,4 @@
-"""Everything that is generated: file name below `grafana/` to text."""
+"""Everything that is generated: file name below the checkout to text."""
 
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ def to_yaml(data: Any) -> str:
 def files() -> dict[str, str]:
     """Return every generated file."""
     return {
-        **{f"dashboards/{board.uid}.json": render(board) for board in BOARDS},
-        "alerts/recording.yml": to_yaml(recording_groups()),
-        "alerts/alerts.yml": to_yaml(alert_groups()),
-        "provisioning/datasources/prometheus.yml": to_yaml(_datasource()),
-        "provisioning/dashboards/websocket.yml": to_yaml(_provider()),
-        "alertmanager.yml": to_yaml(_alertmanager()),
-        "runbook.md": render_runbook(ALERTS),
+        **{f"grafana/dashboards/{board.uid}.json": render(board) for board in BOARDS},
+        "grafana/alerts/recording.yml": to_yaml(recording_groups()),
+        "grafana/alerts/alerts.yml": to_yaml(alert_groups()),
+        "grafana/provisioning/datasources/prometheus.yml": to_yaml(_datasource()),
+        "grafana/provisioning/dashboards/websocket.yml": to_yaml(_provider()),
+        "grafana/alertmanager.yml": to_yaml(_alertmanager()),
+        "grafana/runbook.md": render_runbook(ALERTS),
+        "examples/kubernetes/prometheusrule.yml": to_yaml(_prometheus_rule()),
     }
 
 
@@ -61,6 +62,16 @@ def alert_groups() -> dict[str, Any]:
     """Return the file of alerts; no interval, so that the user's own holds."""
     rules = [rule for alert in ALERTS for rule in alert.rules()]
     return {"groups": [{"name": "websocket.alerts", "rules": rules}]}
+
+
+def _prometheus_rule() -> dict[str, Any]:
+    """Return all rules as a resource of the Prometheus Operator."""
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "websockets", "labels": {"app.kubernetes.io/name": CONFIG.tag}},
+        "spec": {"groups": recording_groups()["groups"] + alert_groups()["groups"]},
+    }
 
 
 def _datasource() -> dict[str, Any]:

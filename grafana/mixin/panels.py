@@ -52,7 +52,9 @@ def stat(
         colour(dashboard.FieldColorModeId.THRESHOLDS)
     )
     builder.color_mode(
-        common.BigValueColorMode.NONE if steps is NEUTRAL else common.BigValueColorMode.BACKGROUND
+        common.BigValueColorMode.NONE
+        if steps is NEUTRAL
+        else common.BigValueColorMode.BACKGROUND_SOLID
     )
     builder.graph_mode(
         common.BigValueGraphMode.AREA if sparkline else common.BigValueGraphMode.NONE

@@ -48,7 +48,8 @@ def table(
     cell = dashboard.DynamicConfigValue(
         id_val="custom.cellOptions", value={"type": "color-background", "mode": "basic"}
     )
-    builder.override_by_name(value, [cell])
+    width = dashboard.DynamicConfigValue(id_val="custom.width", value=90)
+    builder.override_by_name(value, [cell, width])
     for heading, (text, url) in (links or {}).items():
         link = [{"title": text, "url": url, "targetBlank": False}]
         builder.override_by_name(

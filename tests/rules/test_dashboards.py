@@ -8,7 +8,7 @@ import re
 import pytest
 
 from grafana.mixin.__main__ import stale, write
-from grafana.mixin.config import CONFIG, OUTPUT
+from grafana.mixin.config import CONFIG, ROOT
 from tests.rules.mixin import (
     DASHBOARDS,
     PROMETHEUS_OWN,
@@ -32,15 +32,15 @@ ids = {"ids": lambda path: path.stem}
 
 
 def test_committed_files_are_current():
-    assert stale(OUTPUT) == [], "run: make grafana"
+    assert stale(ROOT) == [], "run: make grafana"
 
 
 def test_a_changed_file_is_noticed(tmp_path):
     write(tmp_path)
     assert stale(tmp_path) == []
-    (tmp_path / "alerts/alerts.yml").write_text("groups: []\n")
-    (tmp_path / "dashboards/old.json").write_text("{}")
-    assert stale(tmp_path) == ["alerts/alerts.yml", "dashboards/old.json"]
+    (tmp_path / "grafana/alerts/alerts.yml").write_text("groups: []\n")
+    (tmp_path / "grafana/dashboards/old.json").write_text("{}")
+    assert stale(tmp_path) == ["grafana/alerts/alerts.yml", "grafana/dashboards/old.json"]
 
 
 def test_windows_line_ends_are_current_too(tmp_path):
@@ -131,7 +131,7 @@ def test_panels_stand_side_by_side(path):
 def test_links_of_panels_lead_to_entries_of_the_runbook():
     anchors = {
         heading.lower()
-        for heading in re.findall(r"^## (\w+)", (OUTPUT / "runbook.md").read_text(), re.M)
+        for heading in re.findall(r"^## (\w+)", (ROOT / "grafana/runbook.md").read_text(), re.M)
     }
     links = [link for path in DASHBOARDS for p in panels(path) for link in p.get("links") or ()]
     assert len(links) > 20

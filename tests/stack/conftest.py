@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers.blockers import GRANIAN, Pair, Timing
+from tests.servers.blockers import GRANIAN, Pair, Timing, dial
 from tests.servers.sidecar import hanging, sidecar
 from tests.stack.chain import Chain, missing, running
 
@@ -25,6 +26,31 @@ class Scene:
 
     chain: Chain
     pair: Pair
+
+
+@contextmanager
+def trouble(url: str) -> Iterator[None]:
+    """Clients that meet faults over and over: stuck in closing, and left without a close."""
+    over = threading.Event()
+
+    def meet(path: str, patience: float) -> None:
+        while not over.is_set():
+            with suppress(Exception), dial(url + path) as client:  # half of them meet a hung worker
+                client.recv(timeout=patience)
+            over.wait(0.5)
+
+    threads = [
+        threading.Thread(target=meet, args=call, daemon=True)
+        for call in (("/closing", 0.1), ("/closing", 0.1), ("/draining", 6.0), ("/draining", 6.0))
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(timeout=15)
 
 
 def skip_or_fail(lacking: list[str]) -> None:
@@ -49,4 +75,5 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         stack.callback(pair.close)
         pair.reach_both()
         chain = stack.enter_context(running(folder, watcher.port))
+        stack.enter_context(trouble(server.url))
         yield Scene(chain, pair)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from ..base import BLUE, GREEN, NEUTRAL, ORANGE, RED, WARN_ABOVE_ZERO, YELLOW, Query
+from ..base import BLUE, GREEN, NEUTRAL, ORANGE, PURPLE, RED, WARN_ABOVE_ZERO, YELLOW, Query
 from ..board import Board, Row
 from ..panels import heat, lines, stat
 from ..promql import INSTANCE, ROUTE, increase, metrics, quantile, rate, select, sum_by
 from ..rules import expected_workers
 from ..tables import table
+from .trust import books, itself
 
 _SPAN = "$__range"
+STUCK_COLOURS = dict(
+    zip(metrics.STUCK_REASONS, (YELLOW, BLUE, RED, ORANGE, PURPLE, "text", "pink"), strict=True)
+)
 _NO_STATE = "oldest state timestamps of 0 mean that no connection is in that state"
 
 
@@ -67,6 +71,7 @@ def _wrong() -> Row:
                 Query(violations),
                 alert="ServerProtocolViolation",
                 steps=WARN_ABOVE_ZERO,
+                unit="none",
                 decimals=0,
                 size=(4, 5),
             ),
@@ -95,12 +100,13 @@ def _where() -> Row:
                 " client does not read; the runbook explains all of them.",
                 Query(by_reason, "{{reason}}"),
                 stacked=True,
+                colours=STUCK_COLOURS,
                 alert="ConnectionsStuck",
                 size=(8, 8),
             ),
             table(
                 "Stuck by route",
-                "Where connections are stuck now, and since when in sum: largest first.",
+                "Where connections are stuck now, largest first.",
                 Query(
                     "topk(10, "
                     + sum_by("http_route, reason", select(metrics.STUCK_CONNECTIONS, ROUTE))
@@ -243,125 +249,9 @@ def _traffic() -> Row:
     )
 
 
-def _books() -> Row:
-    accepted = sum_by("", select(metrics.HANDSHAKES, f'{ROUTE}, result="accepted"'))
-    closed = sum_by("", select(metrics.CLOSES, ROUTE))
-    lost = sum_by("", select(metrics.LOST_CONNECTIONS, ROUTE))
-    open_now = sum_by("", select(metrics.ACTIVE_CONNECTIONS, f'{ROUTE}, state=~"open|closing"'))
-    losses = sum_by("http_route", increase(metrics.LOST_CONNECTIONS, ROUTE, _SPAN))
-    return Row(
-        "Do the books balance?",
-        (
-            stat(
-                "Connections unaccounted for",
-                "accepted - closed - lost - active. Anything but"
-                " 0 that stays means that a number above cannot be trusted. Rejected connections"
-                " that are still closing count as -1 each.",
-                Query(f"{accepted} - {closed} - {lost} - {open_now}"),
-                steps=((None, ORANGE), (0, GREEN), (1, ORANGE)),
-                size=(6, 6),
-            ),
-            lines(
-                "Accepted, ended and active",
-                "The totals that must balance: accepted = ended + active.",
-                Query(accepted, "accepted"),
-                Query(f"{closed} + {lost}", "ended"),
-                Query(open_now, "active"),
-                size=(9, 6),
-            ),
-            table(
-                "Lost with their worker",
-                "Connections that were open when their worker died, in the time shown.",
-                Query(f"{losses} > 0"),
-                columns={"http_route": "Route", "Value": "Lost"},
-                steps=((None, RED),),
-                size=(9, 6),
-                alert="WorkerDied",
-            ),
-        ),
-    )
-
-
-def _itself() -> Row:
-    def worst(metric: metrics.Metric) -> Query:
-        return Query(f"max({select(metric, INSTANCE)})")
-
-    errors = sum_by("", increase(metrics.INTERNAL_ERRORS, INSTANCE, _SPAN))
-    overflow = sum_by("", increase(metrics.LABEL_OVERFLOW, INSTANCE, _SPAN))
-    good = {"1": ("complete", GREEN), "0": ("failed", RED)}
-    size = (4, 4)
-    return Row(
-        "Can these numbers be trusted?",
-        (
-            stat(
-                "Collection",
-                "Whether each sidecar could read all workers.",
-                Query(f"min({select(metrics.COLLECTOR_SUCCESS, INSTANCE)})"),
-                mappings=good,
-                steps=((None, RED), (1, GREEN)),
-                size=size,
-                alert="ExporterDown",
-            ),
-            stat(
-                "Storage degraded",
-                "1: numbers of some workers are not shared.",
-                worst(metrics.STORAGE_DEGRADED),
-                size=size,
-                alert="StorageDegraded",
-            ),
-            stat(
-                "Switched off",
-                "Workers whose middleware stopped observing after faults of its own.",
-                worst(metrics.SWITCHED_OFF),
-                size=size,
-                alert="StorageDegraded",
-            ),
-            stat(
-                "Faults of our own",
-                "Kept from the application, in the time shown.",
-                Query(errors),
-                steps=WARN_ABOVE_ZERO,
-                decimals=0,
-                size=size,
-            ),
-            stat(
-                "Labels folded",
-                "Values counted under 'other', in the time shown.",
-                Query(overflow),
-                steps=WARN_ABOVE_ZERO,
-                decimals=0,
-                size=size,
-                alert="LabelOverflow",
-            ),
-            stat(
-                "Files skipped",
-                "Files in the directory of segments that could not be trusted.",
-                worst(metrics.SKIPPED_SEGMENTS),
-                steps=WARN_ABOVE_ZERO,
-                size=size,
-            ),
-            lines(
-                "Time to collect",
-                "The slowest sidecar's time to read all workers.",
-                worst(metrics.COLLECT_DURATION),
-                unit="s",
-                size=(12, 6),
-            ),
-            table(
-                "Versions",
-                "Which version of the package answers, on how many hosts.",
-                Query(f"count by (version) ({select(metrics.BUILD_INFO, INSTANCE)})"),
-                columns={"version": "Version", "Value": "Hosts"},
-                steps=((None, BLUE),),
-                size=(12, 6),
-            ),
-        ),
-    )
-
-
 BOARD = Board(
     uid="websocket-overview",
     title="WebSocket / Overview",
     description="Is anything wrong with the WebSockets of this service, and what do they do?",
-    rows=(_wrong(), _where(), _lifecycle(), _speed(), _traffic(), _books(), _itself()),
+    rows=(_wrong(), _where(), _lifecycle(), _speed(), _traffic(), books(), itself()),
 )

@@ -32,6 +32,7 @@ def _who() -> Row:
                 "Violations by the ASGI server in the time shown; many are known"
                 " faults of a version.",
                 Query(server),
+                unit="none",
                 decimals=0,
                 size=(6, 5),
                 alert="ServerProtocolViolation",
@@ -41,6 +42,7 @@ def _who() -> Row:
                 "Violations by the application or its framework in the time shown.",
                 Query(app),
                 steps=WARN_ABOVE_ZERO,
+                unit="none",
                 decimals=0,
                 size=(6, 5),
                 alert="AppProtocolViolation",
@@ -50,6 +52,7 @@ def _who() -> Row:
                 "Exceptions that left the application, in the time shown.",
                 Query(errors),
                 steps=WARN_ABOVE_ZERO,
+                unit="none",
                 decimals=0,
                 size=(6, 5),
                 alert="AppProtocolViolation",
@@ -60,6 +63,7 @@ def _who() -> Row:
                 " server, in the time shown.",
                 Query(shielded),
                 steps=((None, BLUE),),
+                unit="none",
                 decimals=0,
                 size=(6, 5),
             ),
@@ -140,8 +144,8 @@ def _rules() -> Row:
     return Row(
         "What does each rule mean?",
         (
-            text("Rules for the server", what, _meaning(Party.SERVER), size=(24, 14)),
-            text("Rules for the application", what, _meaning(Party.APP), size=(24, 20)),
+            text("Rules for the server", what, _meaning(Party.SERVER), size=(24, 17)),
+            text("Rules for the application", what, _meaning(Party.APP), size=(24, 26)),
         ),
     )
 
