@@ -128,14 +128,8 @@ def _label_sets(metric: Metric) -> Iterator[Labels]:
     owner = metric.labels[: len(metric.labels) - len(metric.series[0])]
     values = {"http_route": list(ROUTES), "worker": [str(i) for i in range(WORKERS)]}
     values["graphql_operation_name"] = list(OPERATIONS)
-    series: tuple[tuple[str, ...], ...] = metric.series
-    if metric is planned.SUBSCRIPTION_ENDS:
-        owner, series = metric.labels[:1], tuple((reason,) for reason in SHARES["reason"])
-    elif metric.name.startswith("graphql.server.request"):
-        kinds = SHARES["graphql_operation_type"]
-        owner, series = metric.labels[:1], tuple((kind,) for kind in kinds)
     for first in values[owner[0]] if owner else [""]:
-        for rest in series:
+        for rest in metric.series:
             pairs = zip(metric.labels, (first, *rest) if owner else rest, strict=True)
             yield dict(pairs)
 
@@ -143,10 +137,6 @@ def _label_sets(metric: Metric) -> Iterator[Labels]:
 CENTRES = {m.LOOP_DELAY: 0.0012, m.HANDSHAKE_DURATION: 0.03, m.SEND_DURATION: 0.0008}
 CENTRES |= {m.CONNECTION_DURATION: 240.0, planned.GRAPHQL_DURATION: 0.05}
 CENTRES |= {planned.SUBSCRIPTION_FIRST_EVENT: 0.06}
-_BUCKETS = {
-    planned.GRAPHQL_DURATION: (0.005, 0.025, 0.1, 0.5, 1, 5, 10, 60, 600, 3600, 86400),
-    planned.SUBSCRIPTION_FIRST_EVENT: (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-}
 
 
 def _counted(metric: Metric, host: str) -> Iterator[str]:
@@ -159,16 +149,8 @@ def _counted(metric: Metric, host: str) -> Iterator[str]:
             continue
         slow = metric is m.LOOP_DELAY and labels["worker"] == "2" and host == HOSTS[0]
         usual = CENTRES[metric]
-        sized = Metric(
-            name=metric.name,
-            kind=metric.kind,
-            unit="s",
-            help="",
-            labels=metric.labels,
-            buckets=metric.buckets or _BUCKETS[metric],
-        )
         yield from _histogram(
-            sized,
+            metric,
             {**base, **labels},
             4.0 if metric is m.LOOP_DELAY else 0.7,
             lambda t, u=usual, s=slow: u * wave(t) * (60 if s and t > BLOCKED - 300 else 1),

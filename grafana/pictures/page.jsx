@@ -34,7 +34,7 @@ const STANDARD = {
 const CUSTOM = ['drawStyle', 'lineInterpolation', 'lineWidth', 'fillOpacity', 'gradientMode', 'spanNulls',
   'showPoints', 'pointSize', 'stacking', 'axisPlacement', 'axisLabel', 'axisColorMode', 'axisBorderShow',
   'axisCenteredZero', 'scaleDistribution', 'hideFrom', 'thresholdsStyle', 'cellOptions', 'align', 'inspect',
-  'barAlignment', 'barWidthFactor', 'insertNulls', 'footer'];
+  'width', 'barAlignment', 'barWidthFactor', 'insertNulls', 'footer'];
 const DEFAULTS = {
   timeseries: { drawStyle: 'line', lineInterpolation: 'linear', lineWidth: 1, fillOpacity: 0, gradientMode: 'none',
     spanNulls: false, showPoints: 'never', pointSize: 5, stacking: { mode: 'none', group: 'A' }, axisPlacement: 'auto',
