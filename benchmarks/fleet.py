@@ -1,11 +1,11 @@
 """What 1,000 hosts cost Prometheus: series, size of a scrape, time of the overview's queries.
 
-    python benchmarks/fleet.py [--hosts 1000] [--minutes 15] [--write]
+    python benchmarks/fleet.py [--hosts 1000] [--minutes 5] [--write]
 
 The series are those of the catalogue at 3 routes, 10 operations and 8 workers: like the sidecar,
 each owner has all of its series from the start. promtool turns the samples of all hosts into
-blocks, and a real Prometheus answers the queries of the overview over them. Needs Debian's prometheus. `--write` puts the figures into
-docs/fleet.md.
+blocks, and a real Prometheus answers the queries of the overview over them.
+Needs Debian's prometheus. `--write` puts the figures into docs/fleet.md.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def series_of(metric: Metric) -> Iterator[dict[str, str]]:
 def _rest(metric: Metric, owner: str | None) -> Iterator[dict[str, str]]:
     names = [name for name in metric.labels if name != owner]
     for values in metric.series:
-        pairs = dict(zip(names, values, strict=True))
+        # Of the package's version nothing is known in advance.
+        pairs = dict(zip(names, values or ("0.1.0",) * len(names), strict=True))
         yield pairs
         if "subprotocol" in pairs:
             yield from (pairs | {"subprotocol": other} for other in SUBPROTOCOLS)
@@ -145,7 +146,7 @@ def prometheus(folder: Path) -> Iterator[str]:
 def overview() -> list[tuple[str, bool, str]]:
     """Title, whether it is an instant query, and expression of each query of the overview."""
     board = json.loads((ROOT / "grafana/dashboards/websocket-overview.json").read_text())
-    values = {"$__rate_interval": "60s", "$__range": "15m", "[1h]": "[15m]"}
+    values = {"$__rate_interval": "60s", "$__range": "5m", "[1h]": "[5m]"}
     values |= {"$job": "fleet", "$instance": ".+", "$route": ".+"}
     found = []
     for panel in board["panels"]:
@@ -246,7 +247,7 @@ def _owner(metric: Metric) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hosts", type=int, default=1000)
-    parser.add_argument("--minutes", type=int, default=15)
+    parser.add_argument("--minutes", type=int, default=5)
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     times = measure(given.hosts, given.minutes) if given.hosts else {}
