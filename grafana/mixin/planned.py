@@ -1,8 +1,11 @@
-"""Metrics of GraphQL operations, until the catalogue has them; names and labels are settled."""
+"""Metrics of GraphQL operations: the catalogue's, or what it will have; names are settled.
+
+To be removed when the catalogue has them all.
+"""
 
 from __future__ import annotations
 
-from ws_lifecycle_metrics.catalog import Kind, Metric
+from ws_lifecycle_metrics.catalog import METRICS, Kind, Metric
 
 _NAME, _BOTH = ("graphql_operation_name",), ("graphql_operation_name", "graphql_operation_type")
 _TYPES = (("query",), ("mutation",), ("subscription",))
@@ -19,6 +22,9 @@ def _metric(
     series: tuple[tuple[str, ...], ...] = ((),),
     buckets: tuple[float, ...] = (),
 ) -> Metric:
+    known = METRICS.get(f"graphql.server.{name}")
+    if known is not None:
+        return known
     return Metric(
         name=f"graphql.server.{name}",
         kind=kind,

@@ -21,7 +21,8 @@ def _oldest(state: str) -> str:
     """Return the age of the oldest connection in a state; none: no series."""
     since = select(metrics.OLDEST_STATE, f'{INSTANCE}, state="{state}"')
     clock = select(metrics.EXPORTER_TIME, INSTANCE)
-    return f"max(-(({since} > 0) - on (job, instance) group_left () {clock})) or vector(0)"
+    age = f"max(-(({since} > 0) - on (job, instance) group_left () {clock}))"
+    return f"{age} or 0 * max({since})"
 
 
 def _wrong() -> Row:
