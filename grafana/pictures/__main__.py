@@ -22,7 +22,8 @@ from time import monotonic, sleep
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from .data import END, lines
+from .data import lines
+from .story import END
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
