@@ -8,6 +8,11 @@ from ..promql import increase, metrics, number, select, sum_by
 from ..rules import EXPECTED_WORKERS, LOOP_DELAY_P99
 
 _CONNECTIONS = "ws-lifecycle-metrics connections"
+_LOST = sum_by(CONFIG.instance("http_route"), increase(metrics.LOST_CONNECTIONS, window="10m"))
+_DEATHS = (
+    f"max by ({CONFIG.instance()})"
+    f" (max_over_time({select(metrics.WORKER_STUCK, 'reason="dead"')}[10m]))"
+)
 
 STUCK = Alert(
     name="WorkerStuck",
@@ -97,16 +102,15 @@ DIED = Alert(
     ),
     conditions=(
         Condition(
-            expr=sum_by(
-                CONFIG.instance("http_route"), increase(metrics.LOST_CONNECTIONS, window="10m")
-            )
-            + " > 0.5",
+            # A worker that is told to end may lose connections, too: many servers' reload does.
+            expr=f"{_LOST} > 0.5\nand on ({CONFIG.instance()}) {_DEATHS} > 0",
             severity="warning",
         ),
     ),
     runbook=Runbook(
-        meaning="A worker ended without closing: killed, crashed or out of memory. Its totals are"
-        " kept, and its open connections are counted as lost.",
+        meaning="A worker ended without a word: killed, crashed or out of memory. Its totals are"
+        " kept, and its open connections are counted as lost. What a reload or a deployment loses"
+        " does not fire: the Overview dashboard shows it.",
         impact="These clients saw their connection break without a close (1006) and reconnect all"
         " at once.",
         commands=(
