@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from . import catalog
@@ -36,12 +36,13 @@ from .store.worker import Route, Worker, existing
 from .telemetry.logs import log_fault, log_route_failed, log_violation
 from .watchdog.guard import attended
 
-ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+ASGIApp = Callable[[Any, Any, Any], Awaitable[Any]]
 Scope = Any
 Message = Any
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[Any]]
 
+VANISHED = 1006  # RFC 6455 7.4.1: the connection was lost without a close frame
 SCOPES_JUDGED = 100
 MOST_FAULTS = 100
 """After so many faults of its own, a worker's middleware observes no more."""
@@ -86,19 +87,18 @@ class LifecycleMiddleware:
     def __init__(self, app: ASGIApp, *, config: Config | None = None) -> None:
         self.app = app
         self.config = Config() if config is None else config
-        self._channels = channels.find_router(app)
+        self._channels = _find_channels_router(app)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one scope."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Serve one scope; returns what the application returns."""
         try:
             receive, send, conversation = self._wrap(scope, receive, send)
         except Exception as error:  # noqa: BLE001  # the boundary: our fault, the application's scope
             log_fault(error)
             conversation = None
         if conversation is None:
-            await self.app(scope, receive, send)
-        else:
-            await conversation.run(self.app)
+            return await self.app(scope, receive, send)
+        return await conversation.run(self.app)
 
     def _wrap(
         self, scope: Scope, receive: Receive, send: Send
@@ -123,6 +123,13 @@ class LifecycleMiddleware:
         if found is None and self._channels is not None:
             found = channels.route_template(self._channels, scope)
         return found
+
+
+def _find_channels_router(app: ASGIApp) -> object | None:
+    try:
+        return channels.find_router(app)
+    except Exception:  # noqa: BLE001  # an application may refuse to be looked at
+        return None
 
 
 def _noting_shutdown(receive: Receive, config: Config) -> Receive:
@@ -184,7 +191,6 @@ class Conversation:
         self._serial = worker.connections = worker.connections + 1
         self.awaitable: Any = None
         self._task: asyncio.Task[Any] | None = None
-        worker.live[self._serial] = self
         self._opened_at = _now()
         # A callable of the user's needs no routing to have taken place.
         self._routed = middleware.config.route is not None
@@ -211,13 +217,14 @@ class Conversation:
 
     # What the application and the server do, in the order of a conversation.
 
-    async def run(self, app: ASGIApp) -> None:
+    async def run(self, app: ASGIApp) -> Any:
         """Run the application on this conversation and see how it ends."""
         self._guard(self._opened)
         try:
+            self._worker.live[self._serial] = self
             # Kept while it runs: the watchdog sees in it where the application waits.
             self.awaitable = app(self._scope, self.receive, self.send)
-            await self.awaitable
+            result = await self.awaitable
         except Exception as error:
             self._guard(self._raised, error)
             raise
@@ -229,9 +236,11 @@ class Conversation:
         finally:
             self.awaitable = self._task = None
             self._worker.live.pop(self._serial, None)
+        return result
 
     async def receive(self) -> Message:
         """Receive as the server does, and count what came."""
+        text: Any  # of a plain message
         if self._pending or not self._open:
             self._guard(self._receive_called)
         self._pending += 1
@@ -246,7 +255,8 @@ class Conversation:
         try:  # inline, as in `send`: a call would cost a quarter of all that is added here
             plain = (
                 self._open
-                and message["type"] == "websocket.receive"
+                and type(message) is dict
+                and message.get("type") == "websocket.receive"
                 and type(text := message.get("text")) is str
                 and (len(message) == 2 or message.get("bytes") is None)
             )
@@ -264,10 +274,12 @@ class Conversation:
 
     async def send(self, message: Message) -> Any:
         """Send as the application does, and count what the server took."""
+        text: Any  # of a plain message
         try:
             plain = (
                 self._open
-                and message["type"] == "websocket.send"
+                and type(message) is dict
+                and message.get("type") == "websocket.send"
                 and type(text := message.get("text")) is str
                 and (len(message) == 2 or message.get("bytes") is None)
             )
@@ -481,8 +493,9 @@ class Conversation:
         code = lifecycle.close_code
         initiator: str | None = lifecycle.close_initiator
         if initiator is None:
-            lost = lifecycle.state.server is ServerState.LOST
-            return ("client", "1006") if lost else ("server", catalog.OTHER_CODE)
+            return "server", catalog.OTHER_CODE
+        if lifecycle.state.server is ServerState.LOST and code is None:
+            code = VANISHED
         if initiator == "client" and (code in _SERVER_CODES or self._worker.draining):
             initiator = "server"
         return initiator, code_label(code)
@@ -490,14 +503,24 @@ class Conversation:
 
 def _payload(message: Message, kind: str) -> tuple[int | None, int]:
     """Return 0 for text or 1 for binary, and the payload's bytes; None for anything else."""
-    if type(message) is not dict or message.get("type") != kind:
-        return None, 0
-    text, data = message.get("text"), message.get("bytes")
-    if isinstance(text, str) and data is None:
-        return 0, _utf8_size(text)
-    if text is None and isinstance(data, (bytes, bytearray, memoryview)):
-        return 1, memoryview(data).nbytes
+    try:
+        # Not by subscription: a mapping may invent the key, and then it has changed.
+        if isinstance(message, Mapping) and message.get("type") == kind:
+            text, data = message.get("text"), message.get("bytes")
+            if isinstance(text, str) and data is None:
+                return 0, _utf8_size(text)
+            if text is None and isinstance(data, (bytes, bytearray, memoryview)):
+                return 1, _bytes_size(data)
+    except Exception:  # noqa: BLE001  # a foreign object may raise anything when it is read
+        pass
     return None, 0
+
+
+def _bytes_size(data: bytes | bytearray | memoryview) -> int:
+    try:
+        return memoryview(data).nbytes
+    except ValueError:
+        return 0  # a view that was released: whoever reads it next will say so
 
 
 def _utf8_size(text: str) -> int:

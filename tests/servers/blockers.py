@@ -157,13 +157,15 @@ class Pair:
     def _detail(self, worker: str, reason: str, blocker: str) -> tuple[str, str]:
         """What kind of hang it is said to be, and by whom the line of the blocker is shown."""
         if reason != "loop_blocked":
-            return "", "–"
+            return "", "-"
 
         def told() -> tuple[str, str] | None:
             found = self.watcher.json("/workers")["workers"]
             own = next(w for w in found if w["worker"] == worker)
             shown = []
-            if "blockers_app.py:" in own["where"] and own["where"].endswith(f":{FUNCTION.get(blocker, blocker)}"):
+            if "blockers_app.py:" in own["where"] and own["where"].endswith(
+                f":{FUNCTION.get(blocker, blocker)}"
+            ):
                 shown.append("thread")
             marks = ("blockers_app.py", f" in {FUNCTION.get(blocker, blocker)}")
             if any(all(mark in line for mark in marks) for line in own["faulthandler"]):

@@ -45,7 +45,7 @@ def segments(base: Path) -> list[Path]:
 def start_worker(base: Path, **options: object) -> Worker:
     """Start a worker that no thread owns, so that a test can have several."""
     worker = Worker(config(base, **options), Directory(place(base), create=True))
-    worker.segment.take_slot()
+    worker.segment.publish()
     return worker
 
 

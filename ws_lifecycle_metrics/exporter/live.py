@@ -13,16 +13,13 @@ from ..config import Config, ExporterConfig
 from ..store.directory import Directory, DirectoryError, service_path
 from ..store.snapshot import Connection, Snapshot, Source
 from ..telemetry.logs import log_fault
-from ..telemetry.prometheus import render
+from ..telemetry.prometheus import negotiate, render
 from ..watchdog.kernel import View
 from ..watchdog.workers import Health
 from .overview import Overview, overview
 
 MAX_AGE = 1.0
 """Seconds for which a collection is given to all who ask."""
-
-TEXT = ""
-OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 T = TypeVar("T")
 
@@ -56,13 +53,8 @@ class Live:
         """Begin no further collection."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    @property
-    def views(self) -> Mapping[int, View]:
-        """The kernel's view of the workers' processes, which somebody else reads."""
-        return self._source.views
-
-    @views.setter
-    def views(self, views: Mapping[int, View]) -> None:
+    def show(self, views: Mapping[int, View]) -> None:
+        """Take the kernel's view of the workers' processes, which somebody else reads."""
         self._source.views = views
 
     async def snapshot(self) -> Snapshot:
@@ -75,9 +67,7 @@ class Live:
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the exposition and its content type; a failed collection is told in it."""
-        # One of two, whatever the header holds: what is kept has a bound.
-        names = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-        wanted = OPENMETRICS if "application/openmetrics-text" in names else TEXT
+        wanted = negotiate(accept)
         return await self._ask(f"metrics {wanted}", lambda: render(self._held, wanted))
 
     async def connections(self) -> tuple[Snapshot, list[Connection]]:

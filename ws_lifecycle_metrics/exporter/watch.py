@@ -87,7 +87,7 @@ class Watch:
             notify(f"STATUS=worker {failing[0].worker}: {failing[0].detail}")
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._look_closer, snapshot)
-        self._live.views = self._kernel.views
+        self._live.show(self._kernel.views)
         if self._spy is not None:
             self._live.spied = await self._spy.look(snapshot.health)
 

@@ -152,7 +152,7 @@ def _fold_locked(directory: Directory, reader: Reader) -> int:
         old = load(directory)
     except BadSegment as error:
         logger.warning("%s is set aside as archive.bad: %s", NAME, error)
-        _rename(directory, NAME, f"archive.bad-{time.time_ns()}")
+        directory.rename(NAME, f"archive.bad-{time.time_ns()}")
         old = Archive()
     _remove_drafts(directory)
     dead = [s for s in reader.read(directory) if not s.alive]
@@ -173,10 +173,7 @@ def unannounced_deaths(segments: list[Contents]) -> Counter[int]:
     return Counter(
         s.header[at.SLOT]
         for s in segments
-        if not s.alive
-        and s.header[at.STATUS] != Status.CLOSED
-        and not s.header[at.DRAINING_SINCE]
-        and s.header[at.SLOT] != at.NO_SLOT
+        if not s.alive and s.header[at.STATUS] != Status.CLOSED and not s.header[at.DRAINING_SINCE]
     )
 
 
@@ -229,11 +226,7 @@ def _write(directory: Directory, archive: Archive) -> None:
     fd = directory.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     with os.fdopen(fd, "wb") as file:
         file.write(text)
-    _rename(directory, draft, NAME)
-
-
-def _rename(directory: Directory, old: str, new: str) -> None:
-    os.rename(old, new, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
+    directory.rename(draft, NAME)
 
 
 def _remove(directory: Directory, segments: list[Contents]) -> None:

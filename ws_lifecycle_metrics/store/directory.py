@@ -100,6 +100,10 @@ class Directory:
         """Open a file of the directory, never through a symbolic link; return its descriptor."""
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
 
+    def rename(self, old: str, new: str) -> None:
+        """Rename a file of the directory."""
+        os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
     def segments(self) -> list[str]:
         """Return the names of all segment files, dead ones included."""
         return [name for name in self._names() if not name.startswith(".")]

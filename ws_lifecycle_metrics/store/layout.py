@@ -79,8 +79,8 @@ class BlockKind(IntEnum):
 BLOCK_KIND, BLOCK_WORDS, BLOCK_NAME_BYTES, BLOCK_OWNER, BLOCK_NAME = range(5)
 MAX_NAME_BYTES = 1024
 
-MAX_BYTES = 1 << 26
-"""No segment grows larger and no reader takes a larger one; room for 250,000 connections."""
+MAX_BYTES = 40 << 20
+"""No segment grows larger and no reader takes a larger one; room for 100,000 connections."""
 
 
 # The record of a connection. Counts only ever grow, also when the record is used for the next
@@ -190,8 +190,6 @@ def words_of(metric: Metric) -> int:
     """Return how many words a series of `metric` takes."""
     return len(metric.buckets) + 2 if metric.kind is Kind.HISTOGRAM else 1
 
-
-NO_SLOT = (1 << 64) - 1
 
 WORKER_BLOCK, WORKER_BLOCK_WORDS = _lay_out(Block.WORKER)
 ROUTE_BLOCK, ROUTE_BLOCK_WORDS = _lay_out(Block.ROUTE)

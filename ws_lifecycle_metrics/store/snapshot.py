@@ -5,6 +5,7 @@ Prometheus, OpenTelemetry, the console and the alerts read this, so they cannot 
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections import Counter
@@ -18,12 +19,14 @@ from ..catalog import METRICS, Kind, Metric
 from ..config import Config
 from ..labels import OTHER
 from ..watchdog import sidefile
-from ..watchdog.gauges import clock_of, stuck_connections, stuck_records, worker_gauges
+from ..watchdog.gauges import clock_of, stuck_connections, worker_gauges
 from ..watchdog.kernel import View
-from ..watchdog.sidefile import Stack, Stacks
+from ..watchdog.sidefile import Stacks
 from ..watchdog.workers import Health, Judge
 from . import archive
 from . import layout as at
+from .connections import Connection as Connection
+from .connections import list_connections, slot
 from .directory import Directory, DirectoryError, service_path
 from .reader import Contents, Reader
 from .totals import Totals, add_segment, column, merge, state_label
@@ -50,35 +53,6 @@ class Family:
     series: dict[Labels, float | Histogram]
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """One connection that has not ended. Ages are in seconds.
-
-    `waits_for` is where the application is: "receive", "send" or "application". `stuck` is why
-    it is stuck, or empty. `stack` is where it waits, as its worker told of late: lines
-    "file:line:function", outermost first; the last one in the user's code is `where`.
-    """
-
-    worker: str
-    pid: int
-    id: int
-    route: str
-    subprotocol: str
-    state: str
-    age: float
-    in_state: float
-    silent: float
-    waits_for: str
-    received_messages: int
-    received_bytes: int
-    sent_messages: int
-    sent_bytes: int
-    violations: int
-    stuck: str = ""
-    where: str = ""
-    stack: tuple[str, ...] = ()
-
-
 @dataclass(slots=True)
 class Snapshot:
     """What `Source.take` read: living workers' segments and the totals of all, dead ones too."""
@@ -92,6 +66,10 @@ class Snapshot:
     duration: float = 0.0
     health: list[Health] = field(default_factory=list)
     stacks: dict[int, Stacks] = field(default_factory=dict)
+    healths: dict[int, Health] = field(init=False)  # of the living, by uuid
+
+    def __post_init__(self) -> None:
+        self.healths = {health.uuid: health for health in self.health if health.reason != "dead"}
 
     def families(self) -> Iterator[Family]:
         """Yield every metric of the catalogue with all its series, known ones at 0."""
@@ -113,7 +91,7 @@ class Snapshot:
         if "http_route" in metric.labels:
             owners = [(route,) for route in routes]
         elif "worker" in metric.labels:
-            owners = [(_slot(worker),) for worker in self.workers]
+            owners = [(slot(worker),) for worker in self.workers]
         else:
             owners = [()]
         none = [0] * at.words_of(metric)
@@ -136,14 +114,14 @@ class Snapshot:
             catalog.ACTIVE_CONNECTIONS.name: dict(active),
             catalog.OLDEST_STATE.name: dict(oldest),
             catalog.WORKER_START.name: {
-                (_slot(w),): w.header[at.CREATED_WALL] / at.NS for w in self.workers
+                (slot(w),): w.header[at.CREATED_WALL] / at.NS for w in self.workers
             },
             catalog.WORKER_ACTIVE.name: {
-                (_slot(w),): sum(1 for _, block in w.records for s in column(block, at.STATE) if s)
+                (slot(w),): sum(1 for _, block in w.records for s in column(block, at.STATE) if s)
                 for w in self.workers
             },
             catalog.STUCK_CONNECTIONS.name: dict(
-                stuck_connections(self.workers, self._healths(), routes)
+                stuck_connections(self.workers, self.healths, routes)
             ),
             **{
                 name: dict(series) for name, series in worker_gauges(self.health, self.wall).items()
@@ -196,77 +174,20 @@ class Snapshot:
                 first[state] = since
         for state, since in first.items():
             label = (state_label(state),)
-            entered = self.wall - self._age(worker, since)
+            entered = self.wall - self.age(worker, since)
             oldest[label] = min(oldest[label] or entered, entered)
 
-    def _age(self, worker: Contents, moment: int) -> float:
+    def age(self, worker: Contents, moment: int) -> float:
         """Return the seconds since `moment` of a worker's clock, never less than 0."""
-        clock = clock_of(worker, self._healths(), self.now, self.wall)
+        clock = clock_of(worker, self.healths, self.now, self.wall)
         return max(0, clock - moment) / at.NS
-
-    def _healths(self) -> dict[int, Health]:
-        return {health.uuid: health for health in self.health if health.reason != "dead"}
 
     def connections(self) -> list[Connection]:
         """Return all connections that have not ended: stuck ones, then the longest closing."""
-        stuck = {
-            (worker.uuid, record[at.SERIAL]): reason
-            for worker in self.workers
-            if (health := self._healths().get(worker.uuid)) is not None
-            for _, record, reason in stuck_records(worker, health)
-        }
-        found = [
-            self._connection(worker, owner, records[i : i + at.RECORD_WORDS], stuck)
-            for worker in self.workers
-            for owner, records in worker.records
-            for i in range(0, len(records), at.RECORD_WORDS)
-            if records[i + at.STATE]
-        ]
-        order = {"closing": 0, "connecting": 1, "open": 2}
-        return sorted(
-            found, key=lambda c: (not c.stuck, order[c.state], -c.in_state, c.worker, c.id)
-        )
-
-    def _connection(
-        self,
-        worker: Contents,
-        owner: int,
-        record: memoryview,
-        stuck: dict[tuple[int, int], str],
-    ) -> Connection:
-        received = sum(record[word] for word in at.RECEIVED)
-        sent = sum(record[word] for word in at.SENT)
-        opened = record[at.OPENED_AT]
-        told = self.stacks.get(worker.uuid, Stacks()).connections.get(record[at.SERIAL], Stack())
-        # A receive() may stay open for good while others send: sending is the narrower place.
-        waits = "send" if at.sends_pending(record) else ""
-        waits = waits or ("receive" if at.receives_pending(record) else "application")
-        return Connection(
-            worker=_slot(worker),
-            pid=worker.header[at.PID],
-            id=record[at.SERIAL],
-            route=worker.routes[owner][0],
-            subprotocol=worker.subprotocols.get(record[at.SUBPROTOCOL] - 1, ""),
-            state=state_label(record[at.STATE]),
-            age=self._age(worker, opened),
-            in_state=self._age(worker, record[at.STATE_AT]),
-            silent=self._age(worker, max(opened, record[at.RECEIVED_AT], record[at.SENT_AT])),
-            waits_for=waits,
-            received_messages=max(0, received - record[at.BASE_RECEIVED]),
-            received_bytes=max(0, record[at.RECEIVED_BYTES] - record[at.BASE_RECEIVED_BYTES]),
-            sent_messages=max(0, sent - record[at.BASE_SENT]),
-            sent_bytes=max(0, record[at.SENT_BYTES] - record[at.BASE_SENT_BYTES]),
-            violations=record[at.VIOLATIONS],
-            stuck=stuck.get((worker.uuid, record[at.SERIAL]), ""),
-            where=told.where,
-            stack=told.lines,
-        )
+        return list_connections(self)
 
 
-def _slot(worker: Contents) -> str:
-    return str(worker.header[at.SLOT])
-
-
+@functools.cache
 def package_version() -> str:
     """Return the version of this package, or "unknown" where it is not installed."""
     try:
@@ -312,7 +233,7 @@ class Source:
         snapshot = Snapshot(
             now=now,
             wall=time.time(),
-            workers=[s for s in segments if s.alive and s.header[at.SLOT] != at.NO_SLOT],
+            workers=[contents for contents in segments if contents.alive],
             totals=archived.totals,
             degraded=degraded,
             skipped=skipped,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -18,6 +17,7 @@ from . import archive
 from . import layout as at
 from .directory import Directory, DirectoryError, service_path
 from .layout import ROUTE_BLOCK_WORDS, WORKER_BLOCK, WORKER_BLOCK_WORDS, BlockKind
+from .process import at_forked_exit
 from .reader import Contents, Reader, decode
 from .route import Route as Route
 from .route import Words
@@ -50,11 +50,10 @@ class Worker:
         self.words = self.segment.add_block(BlockKind.WORKER, WORKER_BLOCK_WORDS).words
         self.internal_errors = 0
         self.connections = 0
-        self.live: dict[int, Any] = {}
-        """The conversations that run, by serial; the watchdog's, as is `watch`."""
+        # The watchdog's: conversations that run by serial, blocks of records by route's number.
         self.watch: Any = None
+        self.live: dict[int, Any] = {}
         self.record_blocks: list[tuple[int, Words]] = []
-        """Blocks of records with their route's number."""
         self._records = 0
         self._routes: dict[str, Route] = {}
         self._subprotocols: dict[str, int] = {}
@@ -187,8 +186,7 @@ _lock = threading.Lock()
 def current(config: Config) -> Worker:
     """Return the worker of this thread for the service of `config`; the first call makes it.
 
-    A thread runs one event loop at a time, whatever the library (asyncio, trio), so the
-    thread stands for the loop.
+    A thread runs one event loop at a time, whatever the library, so it stands for the loop.
     """
     place = (config.directory, config.service)
     worker = _here.by_place.get(place)
@@ -231,7 +229,7 @@ def _start(config: Config, place: Place) -> Worker:
             worker = _start_unshared(config)
         _here.by_place[place] = worker
         _all.append(worker)
-        _close_at_exit()
+        at_forked_exit(_close_all)
         return worker
 
 
@@ -243,7 +241,7 @@ def _start_shared(config: Config) -> Worker:
         directory.close()
         raise
     try:
-        worker.segment.take_slot()
+        worker.segment.publish()
     except BaseException:
         worker.segment.remove()
         raise
@@ -260,12 +258,11 @@ def _start_unshared(config: Config) -> Worker:
 
 def renew(worker: Worker) -> Worker:
     """Give this thread a new worker in place of one whose file was removed."""
-    logger.warning("the file of the metrics was removed; they begin anew in another")
+    logger.warning("the file of the metrics was removed: a new one begins at 0")
     with _lock:
         worker.segment.abandon()
         worker.watch = None
-        if worker in _all:
-            _all.remove(worker)
+        _all[:] = [other for other in _all if other is not worker]
     new = _start(worker.config, _place(worker))
     new.connections = worker.connections
     return new
@@ -296,13 +293,6 @@ def _forget_all() -> None:
     _all.clear()
     _ended.clear()
     _here, _lock = _Workers(), threading.Lock()
-
-
-def _close_at_exit() -> None:
-    """Also where multiprocessing forked this process: its children run no `atexit`."""
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        util.Finalize(None, _close_all, exitpriority=0)
 
 
 atexit.register(_close_all)

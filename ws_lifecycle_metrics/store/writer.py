@@ -25,6 +25,8 @@ MASK = (1 << 64) - 1
 class Segment:
     """A growing sequence of words, written by the thread that made it and nobody else.
 
+    No reader meets it before `publish`, so that what it starts with is there or nothing is.
+
     It grows by mapping further extents of the file, each twice the size of the one before:
     what has been handed out never moves, and a file of any size keeps few descriptors open.
     With no directory the memory is anonymous: the same words, for this process alone.
@@ -35,7 +37,7 @@ class Segment:
     def __init__(self, directory: Directory | None = None) -> None:
         self.directory = directory
         self.uuid = secrets.randbits(128)
-        self.name = f"{os.getpid()}-{self.uuid:032x}{SEGMENT_SUFFIX}"
+        self.name = f".{os.getpid()}-{self.uuid:032x}{SEGMENT_SUFFIX}"
         self._file = self._lock = self._slot = -1
         self._extents: list[mmap.mmap] = []
         self._size = self._used = 0
@@ -47,20 +49,15 @@ class Segment:
             self._create(directory)
 
     def _create(self, directory: Directory) -> None:
-        # A reader must never meet a half-made file: it is made under another name.
-        draft = f".{self.name}"
-        self._file = directory.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        self._file = directory.open(self.name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             # On an open of its own, so that a forked child can drop it by closing it.
-            self._lock = directory.open(draft, os.O_RDONLY)
+            self._lock = directory.open(self.name, os.O_RDONLY)
             if try_lock(self._lock, exclusive=True) is not True:
                 raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
             self._start()
-            os.rename(draft, self.name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
         except BaseException:
-            with suppress(OSError):
-                os.unlink(draft, dir_fd=directory.fd)
-            self.abandon()
+            self.remove()
             raise
 
     def _start(self) -> None:
@@ -76,7 +73,6 @@ class Segment:
         words[at.UUID_HIGH], words[at.UUID_LOW] = self.uuid >> 64, self.uuid & MASK
         words[at.CREATED_AT] = time.monotonic_ns()
         words[at.CREATED_WALL] = time.time_ns()
-        words[at.SLOT] = at.NO_SLOT
         words[at.THREAD] = threading.get_native_id()
         words[at.STATUS] = Status.READY
         self._used = words[at.USED] = at.HEADER_WORDS
@@ -120,10 +116,12 @@ class Segment:
             self._used += words
             self.header[at.USED] = self._used
 
-    def take_slot(self) -> None:
-        """Take the lowest number that no living worker has, as the worker's label for its life."""
+    def publish(self) -> None:
+        """Show the file to readers, under the lowest number that no living worker has."""
         if self.directory is not None:
             self.header[at.SLOT], self._slot = self.directory.take_slot()
+            draft, self.name = self.name, self.name.removeprefix(".")
+            self.directory.rename(draft, self.name)
 
     @property
     def shared(self) -> bool:

@@ -25,6 +25,9 @@ from .logs import log_fault
 
 Take = Callable[[], Snapshot]
 
+TEXT = ""
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
 
 class LifecycleCollector(Collector):
     """Collects all metrics of a service, from all its workers on this host.
@@ -73,9 +76,18 @@ def _number(bound: float) -> str:
     return str(float(bound))
 
 
+def negotiate(accept: str) -> str:
+    """Return the format that an Accept header wants: `OPENMETRICS` or `TEXT`.
+
+    One of two, whatever stands in the header: it is the client's, and may be anything.
+    """
+    names = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    return OPENMETRICS if "application/openmetrics-text" in names else TEXT
+
+
 def render(take: Take, accept: str = "") -> tuple[bytes, str]:
     """Return what `take` reads as text, and its content type, as the Accept header wants it."""
-    encoder, content_type = choose_encoder(accept)
+    encoder, content_type = choose_encoder(negotiate(accept))
     registry = CollectorRegistry(auto_describe=False)
     registry.register(LifecycleCollector(take=take))
     return encoder(registry), content_type

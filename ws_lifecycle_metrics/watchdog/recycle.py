@@ -88,9 +88,11 @@ class Recycler:
         self._signal(case, now)
 
     def _choose(self, workers: dict[int, Contents], now: int) -> _Case | None:
-        for uuid, since in sorted(self._stuck_since.items(), key=lambda item: item[1]):
-            worker = workers.get(uuid)
-            if now - since < self._timing.after * NS or worker is None:
+        slots = {uuid: worker.header[at.SLOT] for uuid, worker in workers.items()}
+        since = self._stuck_since
+        for uuid in sorted(since.keys() & slots, key=lambda uuid: (since[uuid], slots[uuid])):
+            worker = workers[uuid]
+            if now - since[uuid] < self._timing.after * NS:
                 continue
             if self._is_ours(worker, workers):
                 delay = round(self._chance() * self._timing.jitter * NS)

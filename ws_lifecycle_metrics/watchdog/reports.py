@@ -48,7 +48,9 @@ def _log(level: int, event: StuckEvent) -> None:
     else:
         subject = f"connection {event.connection} of worker {event.worker} on "
         subject += safe_label(event.http_route)
-    stack = "".join(f"\n  {'>' if line == event.where else ' '} {line}" for line in event.stack[-MOST_LINES:])
+    stack = "".join(
+        f"\n  {'>' if line == event.where else ' '} {line}" for line in event.stack[-MOST_LINES:]
+    )
     verb = "is stuck" if level == logging.ERROR else "is held up"
     logger.log(
         level,

@@ -96,7 +96,7 @@ class Judge:
         if self._period and self._looked_at and now - self._looked_at > 3 * self._period:
             self._grace_until = now + GRACE
         self._looked_at = now
-        living = [s for s in segments if s.alive and s.header[at.SLOT] != at.NO_SLOT]
+        living = [s for s in segments if s.alive]
         found = [self._living(worker, now, views or {}) for worker in living]
         self._seen = {worker.uuid: self._seen[worker.uuid] for worker in living}
         self._note_deaths(segments, archived_deaths, now)

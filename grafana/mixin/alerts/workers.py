@@ -9,10 +9,8 @@ from ..rules import EXPECTED_WORKERS, LOOP_DELAY_P99
 
 _CONNECTIONS = "ws-lifecycle-metrics connections"
 _LOST = sum_by(CONFIG.instance("http_route"), increase(metrics.LOST_CONNECTIONS, window="10m"))
-_DEATHS = (
-    f"max by ({CONFIG.instance()})"
-    f" (max_over_time({select(metrics.WORKER_STUCK, 'reason="dead"')}[10m]))"
-)
+_DEAD = select(metrics.WORKER_STUCK, 'reason="dead"')
+_DEATHS = f"max by ({CONFIG.instance()}) (max_over_time({_DEAD}[10m]))"
 
 STUCK = Alert(
     name="WorkerStuck",

@@ -1,0 +1,245 @@
+"""A segment a thread, a slot a worker: forks, threads and many processes at once."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+
+import pytest
+
+from tests.store.support import (
+    config,
+    die,
+    open_connection,
+    place,
+    run,
+    segments,
+    start_worker,
+    take,
+    value,
+)
+from ws_lifecycle_metrics import catalog
+from ws_lifecycle_metrics.store import layout as at
+from ws_lifecycle_metrics.store.directory import Directory
+from ws_lifecycle_metrics.store.worker import current, existing, local_workers
+
+
+def slots(base) -> list[int]:
+    return sorted(worker.header[at.SLOT] for worker in take(base).workers)
+
+
+def test_a_thread_has_one_worker_and_another_thread_another(tmp_path):
+    here = config(tmp_path)
+    assert existing(here) is None
+    mine = current(here)
+    assert current(here) is mine is existing(here)
+    others = []
+    stop = threading.Event()
+    ready = threading.Barrier(9)
+
+    def serve() -> None:
+        others.append(current(here))
+        ready.wait(30)
+        stop.wait(30)
+
+    threads = [threading.Thread(target=serve) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    ready.wait(30)
+    assert len({mine.segment.uuid, *(other.segment.uuid for other in others)}) == 9
+    assert slots(tmp_path) == list(range(9))
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+    thread = threading.Thread(target=lambda: open_connection(current(here)))
+    thread.start()
+    thread.join(30)
+    assert slots(tmp_path) == [0, 1]
+    assert len(local_workers(here)) == 2
+
+
+def test_threads_that_come_and_go_leave_no_descriptor_and_no_file(tmp_path):
+    here = config(tmp_path)
+
+    def session() -> None:
+        open_connection(current(here))
+
+    counts = []
+    for _ in range(10):
+        thread = threading.Thread(target=session)
+        thread.start()
+        thread.join(30)
+        gc.collect()  # a map of a file holds a descriptor
+        counts.append((len(os.listdir("/proc/self/fd")), len(segments(tmp_path))))
+    assert len(set(counts)) == 1
+    assert value(take(tmp_path), catalog.HANDSHAKES, "/chat", "accepted") == 10
+    assert value(take(tmp_path), catalog.LOST_CONNECTIONS, "/chat") == 9
+
+
+def test_services_share_nothing(tmp_path):
+    here, there = config(tmp_path / "a"), config(tmp_path / "b")
+    assert current(here) is not current(there)
+    assert current(here).segment.header[at.SLOT] == current(there).segment.header[at.SLOT] == 0
+
+
+def test_a_slot_is_the_lowest_that_no_living_worker_has(tmp_path):
+    workers = [start_worker(tmp_path) for _ in range(4)]
+    assert [worker.segment.header[at.SLOT] for worker in workers] == [0, 1, 2, 3]
+    die(workers[1])
+    workers[2].close()
+    assert slots(tmp_path) == [0, 3]
+    workers += [start_worker(tmp_path) for _ in range(3)]
+    assert slots(tmp_path) == [0, 1, 2, 3, 4]
+    for worker in workers:
+        worker.close()
+
+
+def test_many_processes_that_start_at_once_have_slots_of_their_own(tmp_path):
+    printed = run(
+        """
+        import os, sys
+        from pathlib import Path
+        from tests.store.support import config, take, at, segments
+        from tests.store.traffic import fork, kill
+        from ws_lifecycle_metrics.store.worker import current
+
+        base = Path(sys.argv[1])
+
+        def start(gate, ready):
+            os.read(gate, 1)
+            current(config(base))
+            os.write(ready, b".")
+            os.read(gate_of_death, 1)
+
+        for round in range(4):
+            gate, opened = os.pipe()
+            ready, written = os.pipe()
+            gate_of_death, _never = os.pipe()
+            children = [fork(lambda: start(gate, written)) for _ in range(24)]
+            os.write(opened, b"." * 24)
+            seen = 0
+            while seen < 24:
+                seen += len(os.read(ready, 24))
+            print(*sorted(worker.header[at.SLOT] for worker in take(base).workers))
+            for child in children:
+                kill(child)
+        take(base)
+        print(len(segments(base)))
+        """,
+        tmp_path,
+    )
+    *rounds, left = printed.splitlines()
+    assert rounds == [" ".join(map(str, range(24)))] * 4
+    assert left == "0"
+
+
+def test_a_forked_child_leaves_its_parents_worker_alone(tmp_path):
+    printed = run(
+        """
+        import os, sys
+        from pathlib import Path
+        from tests.store.support import config, take, at, catalog, open_connection, value
+        from tests.store.traffic import fork, kill
+        from ws_lifecycle_metrics.store.worker import current, existing, local_workers
+
+        base = Path(sys.argv[1])
+        here = config(base)
+        ready, written = os.pipe()
+        stay, _never = os.pipe()
+        gone = _never
+
+        def child():
+            assert existing(here) is None
+            assert not local_workers(here)
+            open_connection(current(here))
+            os.write(written, b".")
+            os.close(gone)
+            os.read(stay, 1)
+
+        def parent():
+            open_connection(current(here))
+            pid = fork(child)
+            os.write(written, str(pid).encode())
+            os.close(gone)
+            os.read(stay, 1)
+
+        first = fork(parent)
+        text = b""
+        while b"." not in text or len(text) < 2:
+            text += os.read(ready, 20)
+        second = int(text.replace(b".", b""))
+
+        def show():
+            snapshot = take(base)
+            headers = [worker.header for worker in snapshot.workers]
+            print(*sorted((header[at.PID] == second, header[at.SLOT]) for header in headers),
+                  value(snapshot, catalog.LOST_CONNECTIONS),
+                  value(snapshot, catalog.ACTIVE_CONNECTIONS))
+        show()
+        kill(first)  # the child lives on, and holds nothing of it
+        show()
+        os.kill(second, 9)
+        stat = Path(f"/proc/{second}/stat")
+        while stat.exists() and stat.read_text().split()[2] != "Z":
+            os.sched_yield()
+        show()
+        """,
+        tmp_path,
+    )
+    assert printed.splitlines() == [
+        "(False, 0) (True, 1) 0 2",
+        "(True, 1) 1 1",
+        "2 0",
+    ]
+
+
+@pytest.mark.parametrize("forks", [50, pytest.param(1000, marks=pytest.mark.slow)])
+def test_forks_while_threads_start_workers_never_deadlock(tmp_path, forks):
+    printed = run(
+        """
+        import os, sys, threading, warnings
+        from pathlib import Path
+        from tests.store.support import config, open_connection
+        from tests.store.traffic import fork
+        from ws_lifecycle_metrics.store.worker import current
+        from ws_lifecycle_metrics.store.snapshot import Source
+
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is the point
+        base, done = Path(sys.argv[1]), threading.Event()
+
+        def session():
+            open_connection(current(config(base)))
+
+        def busy():
+            while not done.is_set():
+                thread = threading.Thread(target=session)
+                thread.start()
+                thread.join()
+                Source(config(base)).take()
+
+        def child():
+            session()
+            os._exit(0)
+
+        threads = [threading.Thread(target=busy) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for _ in range(int(sys.argv[2])):
+            assert os.waitpid(fork(child), 0)[1] == 0
+        done.set()
+        print("done")
+        """,
+        tmp_path,
+        forks,
+        timeout=300,
+    )
+    assert printed == "done\n"
+
+
+def test_a_directory_is_closed_with_its_worker(tmp_path):
+    worker = start_worker(tmp_path)
+    worker.close()
+    assert worker.segment.directory.fd == -1
+    with Directory(place(tmp_path)) as directory:
+        assert directory.segments() == []
