@@ -23,7 +23,7 @@ from ..store.worker import Route, Worker
 from ..telemetry.logs import log_fault
 
 if TYPE_CHECKING:
-    from ..middleware import Conversation
+    from ..conversation import Conversation
 
 Receive = Callable[[], Awaitable[Any]]
 P = ParamSpec("P")
