@@ -29,7 +29,9 @@ MOST_LINES = {
     "protocol/rules.py": 600,
     "catalog.py": 600,
     # The hot path: a conversation's counts are kept in one object, without a call between.
-    "middleware.py": 500,
+    "middleware.py": 540,
+    # Options are data, with their help beside them.
+    "config.py": 400,
 }
 
 

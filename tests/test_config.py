@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from ws_lifecycle_metrics.catalog import STUCK_REASONS
 from ws_lifecycle_metrics.config import Config, ConfigError, ExporterConfig, environment_name
 
 BOTH = (Config, ExporterConfig)
@@ -40,6 +41,12 @@ FROM_ENVIRONMENT = {
     "write_timeout": ("1e1", 10.0),
     "idle_timeout": ("2", 2.0),
     "collect_timeout": ("3", 3.0),
+    **{f"stuck_{reason}": ("7.5", 7.5) for reason in STUCK_REASONS},
+    **dict.fromkeys(("stuck_loop_blocked", "stuck_accept_starved"), ("2.5", 2.5)),
+    **dict.fromkeys(("stall_miss", "stall_megamiss", "death_shown"), ("0.75", 0.75)),
+    **dict.fromkeys(("cancel_stuck_closing", "faulthandler", "py_spy"), ("1", True)),
+    **dict.fromkeys(("faulthandler_exit", "recycle_stuck"), ("yes", True)),
+    **{f"recycle_{name}": ("4", 4.0) for name in ("after", "grace", "pause", "jitter")},
 }
 SETTABLE = [(cls, item.name) for cls, item in OPTIONS if "parse" in item.metadata]
 

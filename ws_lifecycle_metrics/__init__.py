@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .middleware import ProtocolViolation as ProtocolViolation
     from .telemetry.prometheus import LifecycleCollector as LifecycleCollector
     from .telemetry.prometheus import metrics_app as metrics_app
+    from .watchdog.stuck import StuckEvent as StuckEvent
 
 __all__ = [
     "Config",
@@ -22,6 +23,7 @@ __all__ = [
     "LifecycleCollector",
     "LifecycleMiddleware",
     "ProtocolViolation",
+    "StuckEvent",
     "metrics_app",
 ]
 
@@ -32,6 +34,7 @@ _HOMES = {
     "LifecycleCollector": "telemetry.prometheus",
     "LifecycleMiddleware": "middleware",
     "ProtocolViolation": "middleware",
+    "StuckEvent": "watchdog.stuck",
     "metrics_app": "telemetry.prometheus",
 }
 

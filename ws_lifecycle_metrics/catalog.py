@@ -75,6 +75,14 @@ END_REASONS = (
     "consumer_gone",
     "error",
 )
+STUCK_REASONS = (
+    *("handshake", "send_blocked", "closing", "receive_withheld", "draining"),
+    *("ghost", "orphan_subscription"),
+)
+"""Why a connection is stuck; each has its threshold, `Config.stuck_<reason>`."""
+WORKER_STUCK_REASONS = ("loop_blocked", "stopped", "accept_starved", "dead")
+STALL_SEVERITIES = ("miss", "megamiss", "stuck")
+SOCKET_STATES = ("established", "close_wait")
 
 OTHER_CODE = "other"
 _KNOWN_CODES = (
@@ -222,6 +230,23 @@ SHIELDED_SENDS = Metric(
     block=Block.ROUTE,
     help="Sends after the close that the policy 'shield' kept from the server.",
 )
+STUCK_CONNECTIONS = Metric(
+    name="websocket.server.stuck_connections",
+    kind=Kind.GAUGE,
+    unit="{connection}",
+    labels=("http_route", "reason"),
+    series=_singles(STUCK_REASONS),
+    help="Connections that have been in one place for longer than its threshold.",
+)
+STUCK_DETECTIONS = Metric(
+    name="websocket.server.stuck_detections",
+    kind=Kind.COUNTER,
+    unit="{detection}",
+    labels=("http_route", "reason"),
+    series=_singles(STUCK_REASONS),
+    block=Block.ROUTE,
+    help="Times that a worker found a connection stuck; once a stay. Ghosts are a gauge only.",
+)
 LOST_CONNECTIONS = Metric(
     name="websocket.server.lost_connections",
     kind=Kind.COUNTER,
@@ -320,11 +345,67 @@ WORKER_ACTIVE = Metric(
     labels=("worker",),
     help="WebSocket scopes that have not ended, by worker.",
 )
+WORKER_HEARTBEAT = Metric(
+    name="asgi.worker.heartbeat_timestamp",
+    kind=Kind.GAUGE,
+    unit="s",
+    labels=("worker",),
+    help="Unix time at which the worker's event loop last beat; every 250 ms while it runs.",
+)
+LOOP_DELAY = Metric(
+    name="asgi.worker.event_loop_delay",
+    kind=Kind.HISTOGRAM,
+    unit="s",
+    labels=("worker",),
+    buckets=(0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    block=Block.WORKER,
+    help="By how much the event loop ran a timer too late, sampled every 250 ms.",
+)
+LOOP_STALLS = Metric(
+    name="asgi.worker.event_loop_stalls",
+    kind=Kind.COUNTER,
+    unit="{stall}",
+    labels=("worker", "severity"),
+    series=_singles(STALL_SEVERITIES),
+    block=Block.WORKER,
+    help="Times that something held up the event loop, by the worst level that was reached.",
+)
+LOOP_STALL_SECONDS = Metric(
+    name="asgi.worker.event_loop_stall",
+    kind=Kind.COUNTER,
+    unit="s",
+    labels=("worker", "severity"),
+    series=_singles(STALL_SEVERITIES),
+    block=Block.WORKER,
+    help="Time for which the event loop was held up, by the worst level that was reached.",
+)
+WORKER_STUCK = Metric(
+    name="asgi.worker.stuck",
+    kind=Kind.GAUGE,
+    labels=("worker", "reason"),
+    series=_singles(WORKER_STUCK_REASONS),
+    help="1 while a worker does not serve, for this reason.",
+)
+WORKER_SOCKETS = Metric(
+    name="asgi.worker.sockets",
+    kind=Kind.GAUGE,
+    unit="{socket}",
+    labels=("worker", "state"),
+    series=_singles(SOCKET_STATES),
+    help="TCP connections that the kernel holds for the worker; the sidecar on Linux.",
+)
+WORKER_ACCEPT_QUEUE = Metric(
+    name="asgi.worker.accept_queue",
+    kind=Kind.GAUGE,
+    unit="{connection}",
+    labels=("worker",),
+    help="Connections that wait to be accepted by the worker; the sidecar on Linux.",
+)
 WORKERS_REPORTING = Metric(
     name="asgi.workers_reporting",
     kind=Kind.GAUGE,
     unit="{worker}",
-    help="Workers of this host whose segment is alive.",
+    help="Workers of this host that are alive and whose event loop beats.",
 )
 EXPORTER_TIME = Metric(
     name="asgi.exporter_time",

@@ -15,6 +15,7 @@ PREFIX = "WS_LIFECYCLE_"
 POLICIES = ("observe", "shield", "strict")
 Policy = Literal["observe", "shield", "strict"]
 RouteCallable = Callable[[Mapping[str, Any]], "str | None"]
+StuckCallable = Callable[[Any], object]
 T = TypeVar("T")
 
 
@@ -65,6 +66,24 @@ def _option(default: T, help: str, *, name: str, parse: Callable[[str], object])
     return cast("T", field(default_factory=from_environment, metadata=metadata))
 
 
+def _stuck(reason: str, seconds: float, meaning: str) -> float:
+    help = f"Seconds after which it is stuck, as {reason}: {meaning}."
+    return _option(seconds, help, name=f"stuck_{reason}", parse=_seconds)
+
+
+def _flag(value: str) -> bool:
+    accepted = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    try:
+        return accepted[value.strip().lower()]
+    except KeyError:
+        raise ConfigError(f"{value!r} is neither 1, true, yes nor 0, false, no") from None
+
+
+def _switch(name: str, help: str) -> bool:
+    """Return a field that is off unless asked for."""
+    return _option(False, help, name=name, parse=_flag)
+
+
 def _default_service() -> str:
     name = os.environ.get(PREFIX + "SERVICE") or os.environ.get("OTEL_SERVICE_NAME") or "default"
     return _as_service(name)
@@ -112,6 +131,16 @@ def _check_seconds(option: str, value: object) -> None:
     number = type(value) in (int, float)
     if not number or not math.isfinite(cast("float", value)) or cast("float", value) <= 0:
         raise ConfigError(f"{option}={value!r}: accepted is a number of seconds above 0")
+
+
+def _check_callable(option: str, value: object, takes: str) -> None:
+    if value is not None and not callable(value):
+        raise ConfigError(f"{option}={value!r}: accepted is a callable that takes {takes}")
+
+
+def _check_switch(option: str, value: object) -> None:
+    if type(value) is not bool:
+        raise ConfigError(f"{option}={value!r}: accepted are True and False")
 
 
 def _check_names(option: str, value: object) -> None:
@@ -174,13 +203,54 @@ class Config:
         name="max_connections",
         parse=_number,
     )
+    stuck_handshake: float = _stuck("handshake", 10.0, "neither accepted nor rejected")
+    stuck_send_blocked: float = _stuck("send_blocked", 10.0, "one send() has not returned")
+    stuck_closing: float = _stuck("closing", 30.0, "the end was seen, the application runs on")
+    stuck_receive_withheld: float = _stuck(
+        "receive_withheld", 30.0, "the application closed, the server delivers no disconnect"
+    )
+    stuck_draining: float = _stuck("draining", 30.0, "still there after the shutdown began")
+    stuck_ghost: float = _stuck("ghost", 60.0, "the kernel has no socket for it")
+    stuck_orphan_subscription: float = _stuck(
+        "orphan_subscription", 5.0, "the subscription runs, its connection is gone"
+    )
+    stuck_loop_blocked: float = _stuck("loop_blocked", 5.0, "the event loop does not beat")
+    stuck_accept_starved: float = _stuck("accept_starved", 5.0, "clients wait to be accepted")
+    stall_miss: float = _option(
+        0.2, "Delay of the event loop that counts as a miss.", name="stall_miss", parse=_seconds
+    )
+    stall_megamiss: float = _option(
+        1.0,
+        "Delay of the event loop at which the stack of its thread is captured.",
+        name="stall_megamiss",
+        parse=_seconds,
+    )
+    death_shown: float = _option(
+        15.0,
+        "Seconds for which a worker's death is shown at least, so that a scrape sees it.",
+        name="death_shown",
+        parse=_seconds,
+    )
+    on_stuck: StuckCallable | None = field(
+        default=None,
+        metadata={"help": "Callable that gets a `StuckEvent`, in a thread of its own."},
+    )
+    cancel_stuck_closing: bool = _switch(
+        "cancel_stuck_closing", "Cancel the application's task when it is stuck in closing."
+    )
+    faulthandler: bool = _switch(
+        "faulthandler", "Write the stacks of all threads when the loop is stuck, the GIL held too."
+    )
+    faulthandler_exit: bool = _switch(
+        "faulthandler_exit", "Then end the process, for servers that start another; faulthandler."
+    )
 
     def __post_init__(self) -> None:
         _check_place(self.service, self.directory)
         if self.policy not in POLICIES:
             raise ConfigError(f"policy={self.policy!r}: accepted are {', '.join(POLICIES)}")
-        if self.route is not None and not callable(self.route):
-            raise ConfigError(f"route={self.route!r}: accepted is a callable that takes the scope")
+        _check_callable("route", self.route, "the scope")
+        _check_callable("on_stuck", self.on_stuck, "an event")
         _check_names("routes", self.routes)
         _check_names("subprotocols", self.subprotocols)
         _check_names("operations", self.operations)
@@ -188,6 +258,11 @@ class Config:
         _check_range("max_routes", self.max_routes, 0, 1000)
         _check_range("max_subprotocols", self.max_subprotocols, 0, 1000)
         _check_range("max_connections", self.max_connections, 0, 10_000_000)
+        for option in (item.name for item in fields(self)):
+            if option.startswith(("stuck_", "stall_", "death_")):
+                _check_seconds(option, getattr(self, option))
+        for option in ("cancel_stuck_closing", "faulthandler", "faulthandler_exit"):
+            _check_switch(option, getattr(self, option))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,6 +298,22 @@ class ExporterConfig:
     collect_timeout: float = _option(
         8.0, "Time that a collection may take.", name="collect_timeout", parse=_seconds
     )
+    py_spy: bool = _switch("py_spy", "Show the stacks of stuck workers by py-spy, if installed.")
+    recycle_stuck: bool = _switch(
+        "recycle_stuck", "End stuck workers, one at a time: SIGTERM, then SIGKILL."
+    )
+    recycle_after: float = _option(
+        10.0, "Time that a worker has to be stuck first.", name="recycle_after", parse=_seconds
+    )
+    recycle_grace: float = _option(
+        10.0, "Time from SIGTERM to SIGKILL.", name="recycle_grace", parse=_seconds
+    )
+    recycle_pause: float = _option(
+        60.0, "Time from one worker to the next.", name="recycle_pause", parse=_seconds
+    )
+    recycle_jitter: float = _option(
+        5.0, "Random time by which each is put off at most.", name="recycle_jitter", parse=_seconds
+    )
 
     def __post_init__(self) -> None:
         _check_place(self.service, self.directory)
@@ -231,8 +322,10 @@ class ExporterConfig:
         _check_range("port", self.port, 0, 65535)
         _check_names("allowed_hosts", self.allowed_hosts)
         _check_range("max_clients", self.max_clients, 1, 100_000)
-        for option in ("header_timeout", "write_timeout", "idle_timeout", "collect_timeout"):
+        for option in (item.name for item in fields(self) if item.type == "float"):
             _check_seconds(option, getattr(self, option))
+        for option in ("py_spy", "recycle_stuck"):
+            _check_switch(option, getattr(self, option))
 
 
 def _name_unknown_options(cls: type[T]) -> type[T]:

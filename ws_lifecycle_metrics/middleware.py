@@ -7,6 +7,7 @@ with the same objects; exceptions and cancellations pass as they are.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -16,7 +17,7 @@ from . import catalog
 from .catalog import code_label
 from .config import Config
 from .integrations import routes
-from .integrations.graphql_ws import SERVED, Served, serve
+from .integrations.graphql_ws import MOST_FAULTS, SERVED, Served, count_fault, serve
 from .protocol import OPEN, SHIELDED, Lifecycle, Rule, ServerState, Severity
 from .protocol.table import FINISHED, GONE
 from .store import layout as at
@@ -33,8 +34,9 @@ from .store.layout import (
     SENT_NS,
     SENT_TEXT,
 )
-from .store.worker import MOST_FAULTS, Route, Worker, current, existing
+from .store.worker import Route, Worker, existing
 from .telemetry.logs import log_fault, log_violation
+from .watchdog.guard import attended
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[Any]]
 Scope = Any
@@ -108,7 +110,7 @@ class LifecycleMiddleware:
         self, scope: Scope, receive: Receive, send: Send
     ) -> tuple[Receive, Served | None, Conversation | None]:
         kind = scope["type"] if type(scope) is dict else None
-        worker = current(self.config)
+        worker = attended(self.config)
         if kind == "lifespan":
             return _noting_shutdown(receive, self.config), None, None
         if worker.internal_errors >= MOST_FAULTS:
@@ -158,8 +160,10 @@ class Conversation:
         "_sent_text",
         "_serial",
         "_served",
+        "_task",
         "_words",
         "_worker",
+        "awaitable",
     )
 
     def __init__(
@@ -181,6 +185,8 @@ class Conversation:
         self._open = False
         self._pending = 0
         self._serial = worker.connections = worker.connections + 1
+        self.awaitable: Any = None
+        self._task: asyncio.Task[Any] | None = None
         self._opened_at = _now()
         # A callable of the user's needs no routing to have taken place.
         self._routed = middleware.config.route is not None
@@ -222,14 +228,21 @@ class Conversation:
         """Run the application on this conversation and see how it ends."""
         self._guard(self._opened)
         try:
-            result = await app(self._scope, self.receive, self.send)
+            self._worker.live[self._serial] = self
+            # Kept while it runs: the watchdog sees in it where the application waits.
+            self.awaitable = app(self._scope, self.receive, self.send)
+            result = await self.awaitable
         except Exception as error:
             self._guard(self._raised, error)
             raise
         except BaseException:
             self._guard(self._cancelled)
             raise
-        self._guard(self._returned)
+        else:
+            self._guard(self._returned)
+        finally:
+            self.awaitable = self._task = None
+            self._worker.live.pop(self._serial, None)
         return result
 
     async def receive(self) -> Message:
@@ -304,6 +317,25 @@ class Conversation:
             self._sent_text = words[SENT_TEXT] = self._sent_text + 1
         return result
 
+    # What the watchdog asks for, on this loop.
+
+    def cancel(self) -> None:
+        """Cancel the task that runs the application, if `Config.cancel_stuck_closing` kept it."""
+        if self._task is not None:
+            self._task.cancel("stuck in closing (ws_lifecycle_metrics)")
+
+    def move(self, worker: Worker) -> None:
+        """Go on in another worker's segment."""
+        old, name = self._words, self._route.name
+        self._worker, self._route = worker, worker.route(name)
+        self._served.worker = worker
+        worker.live[self._serial] = self
+        self._begin_record(self._route)
+        for word in (at.STATE_AT, at.ANSWERED_AT, RECEIVED_AT, SENT_AT, at.VIOLATIONS, *_CARRIED):
+            self._words[word] = old[word]
+        if old[at.SUBPROTOCOL]:
+            self._words[at.SUBPROTOCOL] = worker.subprotocol(self._lifecycle.subprotocol or "")
+
     # What is noted on the way; each of these runs behind the one boundary, `_guard`.
 
     def _guard(self, step: Callable[..., Any], *arguments: Any) -> Any:
@@ -314,12 +346,16 @@ class Conversation:
             raise
         except Exception as error:  # noqa: BLE001  # the boundary that keeps our faults to ourselves
             log_fault(error)
-            self._worker.count_internal_error()
-            if self._worker.internal_errors == MOST_FAULTS:
-                self._worker.switch_off()
+            count_fault(self._worker)
         return None
 
     def _opened(self) -> None:
+        if str(self._scope.get("http_version", "1.1")) >= "2":
+            self._worker.segment.header[at.SHARED_SOCKETS] = 1
+        if self._middleware.config.cancel_stuck_closing:
+            task = asyncio.current_task()
+            # Some servers' tasks are no tasks at all, and crash when they are touched.
+            self._task = task if isinstance(task, asyncio.Task) else None
         # A server builds all its scopes alike, so the first ones speak for the rest.
         if self._serial <= SCOPES_JUDGED:
             self._flag(self._lifecycle.opened())

@@ -121,6 +121,7 @@ async def test_connections_as_json(tmp_path: Path) -> None:
         *("worker", "pid", "id", "route", "subprotocol", "state", "age", "in_state", "silent"),
         *("waits_for", "received_messages", "received_bytes", "sent_messages", "sent_bytes"),
         *("violations", "subscriptions", "graphql", "close"),
+        *("stuck", "where", "stack"),
     }
     assert len(json.loads(limited.stdout)["connections"]) == 1
 

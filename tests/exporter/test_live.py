@@ -116,7 +116,8 @@ async def test_concurrent_requests_of_all_kinds_collect_once(
         answers = await asyncio.gather(*(http.get(path) for path in paths))
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.text for answer in answers[::4]}) == 1
-    assert collections.count == collections.most_at_once == 1
+    assert collections.count <= 2  # one of them the watch's own, which looks every second
+    assert collections.most_at_once == 1
 
 
 @asynchronous

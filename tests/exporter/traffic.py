@@ -60,6 +60,8 @@ async def open_connections(
     tasks = [asyncio.create_task(_converse(middleware, route)) for route in routes]
     try:
         await ready.wait()
+        for _ in range(10):  # until each of them is back in receive()
+            await asyncio.sleep(0)
         yield middleware
     finally:
         for task in tasks:

@@ -318,6 +318,18 @@ def test_what_is_no_segment_may_be_anything(tmp_path, name, make):
     assert not snapshot.skipped
 
 
+@pytest.mark.parametrize("lack", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_cannot_be_opened_for_want_of_means_is_not_left_out(tmp_path, lack):
+    class Poor(Directory):
+        def open(self, name: str, flags: int) -> int:
+            raise OSError(lack, os.strerror(lack))
+
+    worker = start_worker(tmp_path)
+    with Poor(place(tmp_path)) as poor, pytest.raises(OSError, match=os.strerror(lack)):
+        Reader().read(poor)
+    worker.close()
+
+
 def test_a_file_that_shrinks_under_the_reader_is_skipped(tmp_path, monkeypatch):
     worker = start_worker(tmp_path)
     path = segments(tmp_path)[0]

@@ -281,6 +281,7 @@ def test_known_series_stand_at_0_before_any_traffic(config):
     assert list(families) == list(METRICS.values())
     for metric in METRICS.values():
         routes = [("other",), ("/chat",), ("/idle",)] if "http_route" in metric.labels else [()]
+        routes = [("0",)] if "worker" in metric.labels else routes
         if metric.kind is Kind.COUNTER and metric.block in (None, "worker", "route"):
             wanted = {(*route, *labels): 0 for route in routes for labels in metric.series}
             assert families[metric] == wanted

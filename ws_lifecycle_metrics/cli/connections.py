@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -70,8 +71,22 @@ def _print_all(service: str, snapshot: Snapshot, found: list[Connection], limit:
     )
     if limit:
         show(lambda width: _table(found[:limit], width))
+    for line in _stuck_lines(found[:limit]):
+        click.echo(line)
     if len(found) > limit:
         click.echo(f"{len(found) - limit} more; --limit {len(found)} shows all")
+
+
+def _stuck_lines(found: list[Connection]) -> Iterator[str]:
+    """Say of each stuck connection why, and at which line the application waits."""
+    from ..labels import safe_label
+    from .human import duration
+
+    for c in found:
+        if c.stuck:
+            where = f", at {safe_label(c.where)}" if c.where else ""
+            route = safe_label(c.route)
+            yield f"stuck: {c.worker}/{c.id} {route}: {c.stuck}, {duration(c.in_state)}{where}"
 
 
 def _table(found: list[Connection], width: int) -> Table:

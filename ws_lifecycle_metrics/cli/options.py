@@ -37,6 +37,11 @@ def config_options(cls: type[Any], *names: str) -> Callable[[Command], Command]:
 
 def _flag(item: Field[Any]) -> Callable[[Command], Command]:
     default = item.metadata["default"]
+    if default is False:
+        note = f"{item.metadata['help']}  [{environment_name(item.name)}]"
+        return click.option(
+            f"--{item.name.replace('_', '-')}", item.name, flag_value="1", default=None, help=note
+        )
     text = ",".join(default) if isinstance(default, tuple) else str(default)
     notes = f"default: {text}; " if text else ""
     return click.option(

@@ -28,8 +28,9 @@ POLICY = SAFETY["Content-Security-Policy"] + (
 LINKS = {
     "/metrics": "for Prometheus",
     "/connections": "open connections as JSON, worst first",
+    "/workers": "workers as JSON: beat, stack, sockets; stuck ones first",
     "/readyz": "whether it can collect",
-    "/healthz": "whether it serves",
+    "/healthz": "whether all workers serve; /healthz/0: whether the worker 0 does",
 }
 PAGE = """<!doctype html>
 <html lang="en">
@@ -68,13 +69,22 @@ def index(service: str, version: str, now: Overview | str) -> Answer:
 
 
 def _body(now: Overview) -> str:
-    figures = {"workers": now.workers, **now.active, "violations": now.violations}
+    figures = {
+        "workers": now.workers,
+        **now.active,
+        "violations": now.violations,
+        "stuck": now.stuck,
+    }
     numbers = "\n".join(
         f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in figures.items()
     )
     rows = [_row("td", (r.route, *r.active.values(), r.violations)) for r in now.routes]
     head = _row("th", ("route", *catalog.STATE_LABELS, "violations"))
-    return f"<dl>\n{numbers}\n</dl>\n<table>\n{head}\n{chr(10).join(rows)}\n</table>"
+    failing = "".join(
+        f"<p><strong>worker {escape(h.worker)} is stuck: {escape(h.detail)}</strong></p>\n"
+        for h in now.failing
+    )
+    return f"{failing}<dl>\n{numbers}\n</dl>\n<table>\n{head}\n{chr(10).join(rows)}\n</table>"
 
 
 def _row(cell: str, values: tuple[object, ...]) -> str:

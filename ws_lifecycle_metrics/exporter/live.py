@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -14,6 +14,8 @@ from ..store.directory import Directory, DirectoryError, service_path
 from ..store.snapshot import Connection, Snapshot, Source
 from ..telemetry.logs import log_fault
 from ..telemetry.prometheus import negotiate, render
+from ..watchdog.kernel import View
+from ..watchdog.workers import Health
 from .overview import Overview, overview
 
 MAX_AGE = 1.0
@@ -35,7 +37,11 @@ class Live:
 
     def __init__(self, config: ExporterConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = Config(service=config.service, directory=config.directory)
-        self._source = Source(self._config)
+        self._source = Source(self._config, period=MAX_AGE)
+        self.spied: dict[int, tuple[str, ...]] = {}
+        """What py-spy saw of stuck workers, by uuid."""
+        self.health: list[Health] = []
+        """The workers at the latest regular look."""
         self._timeout = config.collect_timeout
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, "ws-lifecycle-collect")
@@ -46,6 +52,18 @@ class Live:
     def close(self) -> None:
         """Begin no further collection."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def show(self, views: Mapping[int, View]) -> None:
+        """Take the kernel's view of the workers' processes, which somebody else reads."""
+        self._source.views = views
+
+    async def snapshot(self) -> Snapshot:
+        """Return the collection."""
+        return await self._ask("snapshot", self._held)
+
+    async def look(self) -> Snapshot:
+        """Return a collection of its own, for who looks regularly; others' are not aged by it."""
+        return await self._in_thread(self._source.take)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the exposition and its content type; a failed collection is told in it."""
@@ -76,10 +94,13 @@ class Live:
             found: T = self._made[key]
             return found
 
+        return await self._in_thread(answer)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
-                return await loop.run_in_executor(self._thread, answer)
+                return await loop.run_in_executor(self._thread, work)
         except TimeoutError:
             raise CollectionError("the collection takes too long") from None
 

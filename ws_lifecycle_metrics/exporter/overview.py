@@ -11,6 +11,7 @@ from .. import catalog
 from ..catalog import Metric
 from ..labels import OTHER
 from ..store.snapshot import Connection, Snapshot
+from ..watchdog.workers import Health
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,17 @@ class RouteOverview:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """A service: its workers, scopes that have not ended, by state, and violations so far."""
+    """A service: its workers, scopes that have not ended, by state, and violations so far.
+
+    `stuck` are connections, `failing` workers.
+    """
 
     workers: int
     active: dict[str, int]
     violations: int
+    stuck: int
     routes: list[RouteOverview]
+    failing: list[Health]
 
 
 def overview(snapshot: Snapshot) -> Overview:
@@ -53,6 +59,8 @@ def overview(snapshot: Snapshot) -> Overview:
         workers=len(snapshot.workers),
         active={state: sum(r.active[state] for r in routes) for state in catalog.STATE_LABELS},
         violations=violations.total(),
+        stuck=sum(map(_whole, series[catalog.STUCK_CONNECTIONS.name].values())),
+        failing=[health for health in snapshot.health if health.failing],
         routes=sorted(routes, key=lambda r: (r.route == OTHER, r.route)),
     )
 

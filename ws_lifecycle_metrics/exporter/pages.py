@@ -7,14 +7,17 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs
 
 from ..config import ExporterConfig
-from ..store.snapshot import package_version
+from ..store.snapshot import Connection, package_version
 from .client import Answer, Request, refusal
+from .health import service_health, worker_health, workers_object
 from .index import index
 from .live import CollectionError, Live
 from .overview import connections_object
 
 METHODS = ("GET", "HEAD")
 MOST_CONNECTIONS = 1000
+WORKER = "/healthz/"
+FILTERS = ("http_route", "state", "stuck", "worker")
 
 
 class Pages:
@@ -27,6 +30,7 @@ class Pages:
             "/": self._index,
             "/metrics": self._metrics,
             "/connections": self._connections,
+            "/workers": self._workers,
             "/healthz": self._healthz,
             "/readyz": self._readyz,
         }
@@ -37,6 +41,8 @@ class Pages:
             return refusal(405, Allow=", ".join(METHODS))
         path, _, query = request.target.partition("?")
         page = self._pages.get(path)
+        if path.startswith(WORKER):
+            page = self._worker_health
         if page is None:
             return refusal(404)
         try:
@@ -62,15 +68,40 @@ class Pages:
         except ValueError as error:
             return refusal(400, str(error))
         snapshot, connections = await self._live.connections()
+        connections = _filtered(connections, query)
         found = connections_object(self._service, snapshot, connections, limit, offset)
         return Answer(200, f"{json.dumps(found)}\n".encode(), "application/json")
 
+    async def _workers(self, _request: Request, _query: str) -> Answer:
+        snapshot = await self._live.snapshot()
+        found = workers_object(self._service, snapshot, self._live.spied)
+        return Answer(200, f"{json.dumps(found)}\n".encode(), "application/json")
+
+    # From the latest look, not from a new one: a check that hangs restarts whom it should not.
+
     async def _healthz(self, _request: Request, _query: str) -> Answer:
-        return Answer(200, b"ok\n")
+        return service_health(self._live.health)
+
+    async def _worker_health(self, request: Request, _query: str) -> Answer:
+        worker = request.target.partition("?")[0].removeprefix(WORKER)
+        return worker_health(self._live.health, worker)
 
     async def _readyz(self, _request: Request, _query: str) -> Answer:
         await self._live.check()
         return Answer(200, b"ok\n")
+
+
+def _filtered(connections: list[Connection], query: str) -> list[Connection]:
+    """Keep what all filters of the query agree with; `stuck=any` are all stuck ones."""
+    given = parse_qs(query, keep_blank_values=True, max_num_fields=10)
+    wanted = {name: given[name][-1] for name in FILTERS if name in given}
+    stuck = wanted.pop("stuck", None)
+    if stuck is not None:
+        connections = [c for c in connections if c.stuck == stuck or (stuck == "any" and c.stuck)]
+    for name, value in wanted.items():
+        attribute = "route" if name == "http_route" else name
+        connections = [c for c in connections if getattr(c, attribute) == value]
+    return connections
 
 
 def _number(query: str, name: str, default: int, most: int) -> int:

@@ -11,6 +11,7 @@ from ..telemetry.logs import log_fault
 from .client import MAX_HEADER, Answer, Client, Request, refusal
 from .live import Live
 from .pages import Pages
+from .watch import Watch
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 MOST_REFUSED = 64
@@ -28,6 +29,7 @@ class Exporter:
         self.config = config
         self._live = Live(config)
         self._pages = Pages(config, self._live)
+        self._watch = Watch(config, self._live)
         self._names = {_name(name) for name in (*LOCAL_NAMES, config.host, *config.allowed_hosts)}
         self._served: set[asyncio.Task[None]] = set()
         self._refused: set[asyncio.Task[None]] = set()
@@ -38,6 +40,7 @@ class Exporter:
         self._server = await asyncio.start_server(
             self._accept, self.config.host, self.config.port, limit=MAX_HEADER, backlog=1024
         )
+        self._watch.start()
         host, port = self._server.sockets[0].getsockname()[:2]
         return host, port
 
@@ -45,6 +48,7 @@ class Exporter:
         """Stop listening and end every connection."""
         if self._server is not None:
             self._server.close()
+        await self._watch.aclose()
         tasks = self._served | self._refused
         for task in tasks:
             task.cancel()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable
@@ -38,6 +39,17 @@ _TYPE = re.compile(r'"type"\s*:\s*"(connection_init|subscribe|start|complete|sto
 _BEGINNINGS, _ENDS = frozenset({"subscribe", "start"}), frozenset({"complete", "stop"})
 
 
+MOST_FAULTS = 100
+"""After so many faults of this package's own, a worker observes no more."""
+
+
+def count_fault(worker: Worker) -> None:
+    """Count a fault of ours, in the worker's own thread; the one too many switches it off."""
+    worker.count_internal_error()
+    if worker.internal_errors == MOST_FAULTS:
+        worker.switch_off()
+
+
 class Served:
     """What serves a scope: the worker, and the event loop that is the worker's own, if known."""
 
@@ -50,17 +62,21 @@ class Served:
         except RuntimeError:  # another library's loop
             self.loop = None
 
+    def is_here(self) -> bool:
+        """Whether the caller runs in the thread that may write the worker's words."""
+        return self.worker.thread.ident == threading.get_ident()
+
     def run(self, step: Callable[[], object]) -> None:
         """Run a step that writes to the worker's words: now, or soon where this is its thread.
 
         From any other thread (a synchronous Django view runs in one) it is left to the loop,
         without waiting for it; where that loop is gone, the worker's next scope takes it.
         """
-        if self.worker.is_here():
+        if self.is_here():
             self.settle()  # what came before stays before
             step()
             return
-        self.worker.posted.append(step)
+        self.worker.operations.posted.append(step)
         if self.loop is not None:
             try:
                 self.loop.call_soon_threadsafe(self.settle)
@@ -69,7 +85,7 @@ class Served:
 
     def settle(self) -> None:
         """Run, in the worker's own thread, what other threads left; a fault in it stays here."""
-        posted = self.worker.posted
+        posted = self.worker.operations.posted
         while posted:
             guarded(self, posted.popleft())
 
@@ -112,7 +128,8 @@ def guarded(
         log_fault(error)
         with suppress(Exception):  # the same fault may stand in the way of counting it
             if served is not None:
-                served.run(served.worker.count_internal_error)
+                worker = served.worker
+                served.run(lambda: count_fault(worker))
     return None
 
 

@@ -115,6 +115,7 @@ class _Run:
         "_operation",
         "_shared",
         "_undecided",
+        "_worker",
         "is_subscription",
         "served",
     )
@@ -129,6 +130,7 @@ class _Run:
         self._began_at = _now()
         self._kind: str | None = None
         self._operation: Operation | None = None
+        self._worker = served.worker
         self._executed = self._here = self._undecided = False
         self._first_took = 0
         self._errors: object = None
@@ -140,7 +142,7 @@ class _Run:
         self._executed = True
         self._errors = self._context.pre_execution_errors
         # A stream's results come where it began.
-        self._here = self.served.worker.is_here()
+        self._here = self.served.is_here()
         self.is_subscription = kind == "subscription"
         self.served.run(lambda: self._begin(kind, name, admit=True))
 
@@ -149,11 +151,15 @@ class _Run:
         return ANONYMOUS if name is None else name
 
     def _begin(self, kind: str, name: object, *, admit: bool) -> None:
-        self._operation = self.served.worker.operations.get(name, admit=admit)
-        if self._operation is not None:
-            self._operation.began(kind)
+        self._enter(kind, name, admit=admit)
         if self.is_subscription:
             self.served.subscription_began()
+
+    def _enter(self, kind: str, name: object, *, admit: bool) -> None:
+        self._worker = self.served.worker
+        self._operation = self._worker.operations.get(name, admit=admit)
+        if self._operation is not None:
+            self._operation.began(kind)
 
     def result(self) -> None:
         """Count a result of a subscription that is about to be handed over."""
@@ -227,7 +233,10 @@ class _Run:
     def _finish(self, kind: str, name: object, reason: str, took: int) -> None:
         if not self._executed:
             # What was not executed takes no other operation's place among the names.
-            self._begin(kind, name, admit=self._shared)
+            self._enter(kind, name, admit=self._shared)
+        elif self._worker is not self.served.worker:
+            # Its segment was removed and replaced; where it ends, it must have begun.
+            self._enter(kind, name, admit=True)
         self._decide()
         operation = self._operation
         if operation is not None:

@@ -13,15 +13,16 @@ import json
 import logging
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from ..catalog import METRICS, Metric
 from ..labels import Cap, safe_label
+from . import layout as at
 from .directory import OUT_OF_MEANS, Directory, try_lock
-from .layout import words_of
+from .layout import Status, words_of
 from .reader import BadSegment, Contents, Reader, check_file
 from .totals import Totals, add, add_segment
 
@@ -39,11 +40,15 @@ logger = logging.getLogger("ws_lifecycle_metrics")
 
 @dataclass(slots=True)
 class Archive:
-    """Totals of the folded segments; `folded` are those whose files may still be there."""
+    """Totals of the folded segments; `folded` are those whose files may still be there.
+
+    `deaths` counts, by slot, the workers that ended without saying so.
+    """
 
     generation: int = 0
     folded: frozenset[int] = frozenset()
     totals: Totals = field(default_factory=dict)
+    deaths: Counter[int] = field(default_factory=Counter)
 
 
 def load(directory: Directory) -> Archive:
@@ -84,7 +89,8 @@ def _decode(data: dict[str, Any]) -> Archive:
         if metric is not None and _fits(metric, labels, words):
             totals[name, tuple(map(safe_label, labels))] = list(words)
     folded = frozenset(int(uuid, 16) for uuid in data["folded"])
-    return Archive(data["generation"], folded, totals)
+    deaths = Counter({int(slot): int(n) for slot, n in dict(data.get("deaths", {})).items()})
+    return Archive(data["generation"], folded, totals, deaths)
 
 
 def _own_labels(metric: Metric) -> int:
@@ -155,9 +161,20 @@ def _fold_locked(directory: Directory, reader: Reader) -> int:
     dead = [s for s in dead if s.uuid not in old.folded]
     if dead:
         totals = _bounded_sum([old.totals, *map(_totals_of, dead)])
-        _write(directory, Archive(old.generation + 1, frozenset(s.uuid for s in dead), totals))
+        folded = frozenset(s.uuid for s in dead)
+        deaths = old.deaths + unannounced_deaths(dead)
+        _write(directory, Archive(old.generation + 1, folded, totals, deaths))
         _remove(directory, dead)
     return len(dead)
+
+
+def unannounced_deaths(segments: list[Contents]) -> Counter[int]:
+    """Count, by slot, the dead workers that neither closed nor began to shut down."""
+    return Counter(
+        s.header[at.SLOT]
+        for s in segments
+        if not s.alive and s.header[at.STATUS] != Status.CLOSED and not s.header[at.DRAINING_SINCE]
+    )
 
 
 def _totals_of(contents: Contents) -> Totals:
@@ -197,6 +214,7 @@ def _write(directory: Directory, archive: Archive) -> None:
         "format": FORMAT,
         "generation": archive.generation,
         "folded": [f"{uuid:032x}" for uuid in archive.folded],
+        "deaths": {str(slot): number for slot, number in archive.deaths.items()},
         "totals": [[name, labels, words] for (name, labels), words in archive.totals.items()],
     }
     text = json.dumps(data, separators=(",", ":")).encode()
@@ -213,5 +231,4 @@ def _write(directory: Directory, archive: Archive) -> None:
 
 def _remove(directory: Directory, segments: list[Contents]) -> None:
     for contents in segments:
-        with suppress(FileNotFoundError):
-            os.unlink(contents.name, dir_fd=directory.fd)
+        directory.remove(contents.name)

@@ -7,7 +7,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -17,6 +17,8 @@ except ImportError:  # Windows: no advisory locks, so nothing is shared
     fcntl = None  # type: ignore[assignment]  # tested before each use
 
 SEGMENT_SUFFIX = ".segment"
+SIDE_SUFFIXES = (".stacks", ".faults")
+"""Files of the same name that belong to a segment and go with it."""
 SUPPORTED = fcntl is not None and hasattr(os, "posix_fallocate") and hasattr(os, "preadv")
 """Whether this system has what shared segments need; where not, memory stays in-process."""
 
@@ -124,6 +126,14 @@ class Directory:
                 return slot, fd
             os.close(fd)
         raise AssertionError("unreachable")
+
+    def remove(self, segment: str, *, side_files_only: bool = False) -> None:
+        """Remove a segment's side files, and unless told otherwise the segment."""
+        stem = segment.removesuffix(SEGMENT_SUFFIX)
+        suffixes = SIDE_SUFFIXES if side_files_only else (*SIDE_SUFFIXES, SEGMENT_SUFFIX)
+        for suffix in suffixes:
+            with suppress(FileNotFoundError):
+                os.unlink(stem + suffix, dir_fd=self.fd)
 
     @contextmanager
     def exclusive(self) -> Iterator[bool]:

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ..catalog import METRICS, SEND_DURATION, Block, Kind, Metric
+from ..catalog import METRICS, SEND_DURATION, STUCK_REASONS, Block, Kind, Metric
 
 WORD = 8
 NS = 1_000_000_000
@@ -43,7 +43,17 @@ HEADER_WORDS = 64
     DRAINING_SINCE,  # CLOCK_MONOTONIC, ns; 0: serving
     SWITCHED_OFF_SINCE,
     FULL,  # times that no room could be had
-) = range(20)
+    HEARTBEAT_AT,  # CLOCK_MONOTONIC, ns; 0: nobody knows whether the loop runs
+    BEATS,  # moves also where another clock cannot be compared
+    LOOP_LAG,  # of the latest beat, ns
+    SHARED_SOCKETS,  # a scope over HTTP/2 was seen: connections may share one socket
+    LIMITS,  # the first of the thresholds, ns, so that all readers judge as the worker does
+) = range(25)
+LIMIT = {
+    reason: LIMITS + number
+    for number, reason in enumerate((*STUCK_REASONS, "loop_blocked", "accept_starved"))
+}
+"""The header's word of each threshold; 0: not judged."""
 
 
 class Status(IntEnum):
@@ -199,7 +209,7 @@ OPERATION_BLOCK, OPERATION_BLOCK_WORDS = _lay_out(Block.OPERATION)
 
 def _fingerprint() -> int:
     metrics = [(m.name, m.kind.value, m.series, m.buckets, m.block) for m in METRICS.values()]
-    text = repr((HEADER_WORDS, FULL, RECORD_WORDS, GRAPHQL, list(BlockKind), metrics))
+    text = repr((HEADER_WORDS, LIMIT, RECORD_WORDS, GRAPHQL, list(BlockKind), metrics))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 

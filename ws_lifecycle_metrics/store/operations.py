@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from .. import catalog
 from ..config import Config
 from ..labels import OTHER, Cap, safe_label
-from .layout import OPERATION_BLOCK
+from .layout import OPERATION_BLOCK, OPERATION_BLOCK_WORDS, BlockKind
 from .writer import Block
 
 ANONYMOUS = "anonymous"
@@ -63,17 +65,25 @@ class Operation:
         self.words[_ENDS[(reason,)]] += 1
 
 
-class Operations:
-    """The operation names of a worker, up to the cap; `add` makes a block, None without room."""
+Add = Callable[[BlockKind, int, str], Block | None]
+"""Makes a block of a kind, with room for words and a name; None where there is no room."""
 
-    def __init__(
-        self, config: Config, add: Callable[[str], Block | None], overflow: Callable[[], object]
-    ) -> None:
+
+class Operations:
+    """The operation names of a worker, up to the cap.
+
+    `posted` are steps that other threads left for the worker's own thread: to append is atomic,
+    and never waits.
+    """
+
+    def __init__(self, config: Config, add: Add, overflow: Callable[[str], object]) -> None:
+        self.posted: deque[Callable[[], object]] = deque()
         self._add = add
-        self._overflow = overflow
+        self._overflow = partial(overflow, "graphql_operation_name")
         self._configured = config.operations
         # Beside the configured ones: no client's name may take the place of having none.
-        self._cap = Cap(config.max_operations + 1, (ANONYMOUS, *config.operations), overflow)
+        reserved = (ANONYMOUS, *config.operations)
+        self._cap = Cap(config.max_operations + 1, reserved, self._overflow)
         self._known: dict[str, Operation] = {}
 
     def get(self, name: object, *, admit: bool) -> Operation | None:
@@ -95,7 +105,7 @@ class Operations:
         return known or self._known.get(OTHER)
 
     def _make(self, label: str) -> Operation | None:
-        block = self._add(label)
+        block = self._add(BlockKind.OPERATION, OPERATION_BLOCK_WORDS, label)
         if block is None:
             self._overflow()
             return None

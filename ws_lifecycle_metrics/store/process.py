@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -33,3 +35,10 @@ def start_ticks(pid: int) -> int:
         return int(text[text.rindex(b")") + 2 :].split()[19])
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def at_forked_exit(function: Callable[[], None]) -> None:
+    """Call `function` at the end of a process that multiprocessing forked: it runs no `atexit`."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, function, exitpriority=0)

@@ -16,13 +16,13 @@ Words = memoryview
 class Route:
     """The counters of one route and the pool of its connections' records."""
 
-    __slots__ = ("_free", "_number", "_records", "_sum", "_worker", "name", "words")
+    __slots__ = ("_free", "_records", "_sum", "_worker", "name", "number", "words")
 
     def __init__(self, worker: Worker, name: str, block: Block) -> None:
         self.name = name
         self.words = block.words
         self._worker = worker
-        self._number = block.number
+        self.number = block.number
         self._records = 0
         self._free: list[Words] = []
         self._sum: Words | None = None
@@ -30,7 +30,7 @@ class Route:
     def take(self) -> Words:
         """Return a free record; beyond the cap or with no room, one that no reader sees."""
         if not self._free:
-            self._free = self._worker.new_records(self._number, self._records)
+            self._free = self._worker.new_records(self.number, self._records)
             self._records += len(self._free)
         if self._free:
             return self._free.pop()
@@ -43,7 +43,7 @@ class Route:
             self._free.append(record)
             return
         if self._sum is None:
-            self._sum = self._worker.new_sum(self._number)
+            self._sum = self._worker.new_sum(self.number)
         total = self._worker.spare if self._sum is None else self._sum
         for word in at.COUNTS:
             total[word] += record[word]

@@ -9,7 +9,7 @@ import functools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from itertools import compress
@@ -17,20 +17,18 @@ from itertools import compress
 from .. import catalog
 from ..catalog import METRICS, Kind, Metric
 from ..config import Config
+from ..watchdog import sidefile
+from ..watchdog.gauges import clock_of, stuck_connections, worker_gauges
+from ..watchdog.kernel import View
+from ..watchdog.sidefile import Stacks
+from ..watchdog.workers import Health, Judge
 from . import archive
 from . import layout as at
+from .connections import Connection as Connection
+from .connections import list_connections, slot
 from .directory import Directory, DirectoryError, service_path
-from .process import namespace
 from .reader import Contents, Reader
-from .series import (
-    Series,
-    close_name,
-    graphql_state,
-    is_open,
-    live_state,
-    open_connections,
-    orphans,
-)
+from .series import Series, is_open, open_connections, orphans
 from .totals import Totals, add_segment, column, merge, state_label
 from .worker import unshared
 
@@ -55,36 +53,6 @@ class Family:
     series: dict[Labels, float | Histogram]
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """One connection that has not ended. Ages are in seconds.
-
-    `state` is "orphaned" where the connection has ended and `subscriptions` of it go on;
-    `in_state` is then the time since. `waits_for` is where the application is: "receive",
-    "send" or "application". `graphql` says how far a connection has come that speaks a GraphQL
-    subprotocol; `close` is the code of the close that came first, with its name if it has one.
-    """
-
-    worker: str
-    pid: int
-    id: int
-    route: str
-    subprotocol: str
-    state: str
-    age: float
-    in_state: float
-    silent: float
-    waits_for: str
-    received_messages: int
-    received_bytes: int
-    sent_messages: int
-    sent_bytes: int
-    violations: int
-    subscriptions: int
-    graphql: str
-    close: str
-
-
 @dataclass(slots=True)
 class Snapshot:
     """What `Source.take` read: living workers' segments and the totals of all, dead ones too."""
@@ -96,6 +64,12 @@ class Snapshot:
     degraded: bool
     skipped: dict[str, str] = field(default_factory=dict)
     duration: float = 0.0
+    health: list[Health] = field(default_factory=list)
+    stacks: dict[int, Stacks] = field(default_factory=dict)
+    healths: dict[int, Health] = field(init=False)  # of the living, by uuid
+
+    def __post_init__(self) -> None:
+        self.healths = {health.uuid: health for health in self.health if health.reason != "dead"}
 
     def families(self) -> Iterator[Family]:
         """Yield every metric of the catalogue with all its series, known ones at 0."""
@@ -114,6 +88,8 @@ class Snapshot:
             (labels, words) for (name, labels), words in self.totals.items() if name == metric.name
         )
         if metric.kind is Kind.COUNTER:
+            if metric.unit == "s":
+                return {labels: words[0] / at.NS for labels, words in found.items()}
             return {labels: words[0] for labels, words in found.items()}
         return {
             labels: Histogram(tuple(words[:-1]), words[-1] / at.NS)
@@ -126,12 +102,15 @@ class Snapshot:
             catalog.ACTIVE_CONNECTIONS.name: dict(active),
             catalog.OLDEST_STATE.name: dict(oldest),
             catalog.WORKER_START.name: {
-                (_slot(w),): w.header[at.CREATED_WALL] / at.NS for w in self.workers
+                (slot(w),): w.header[at.CREATED_WALL] / at.NS for w in self.workers
             },
-            catalog.WORKER_ACTIVE.name: {(_slot(w),): open_connections(w) for w in self.workers},
+            catalog.WORKER_ACTIVE.name: {(slot(w),): open_connections(w) for w in self.workers},
             catalog.GRAPHQL_ACTIVE.name: dict(series.active_operations()),
             catalog.SUBSCRIPTION_ORPHANS.name: {(): orphans(self.workers)},
-            catalog.WORKERS_REPORTING.name: {(): len(self.workers)},
+            catalog.STUCK_CONNECTIONS.name: dict(
+                stuck_connections(self.workers, self.healths, sorted(series.routes))
+            ),
+            **{name: dict(found) for name, found in worker_gauges(self.health, self.wall).items()},
             catalog.EXPORTER_TIME.name: {(): self.wall},
             catalog.SWITCHED_OFF.name: {
                 (): sum(1 for w in self.workers if w.header[at.SWITCHED_OFF_SINCE])
@@ -180,61 +159,17 @@ class Snapshot:
         first.pop(at.ORPHANED, None)
         for state, since in first.items():
             label = (state_label(state),)
-            entered = self.wall - self._age(worker, since)
+            entered = self.wall - self.age(worker, since)
             oldest[label] = min(oldest[label] or entered, entered)
 
-    def _age(self, worker: Contents, moment: int) -> float:
+    def age(self, worker: Contents, moment: int) -> float:
         """Return the seconds since `moment` of a worker's clock, never less than 0."""
-        if worker.header[at.TIME_NAMESPACE] == namespace("time"):
-            return max(0, self.now - moment) / at.NS
-        # Its monotonic clock has another origin; its wall clock is the one we have in common.
-        began = self.wall - worker.header[at.CREATED_WALL] / at.NS
-        return max(0.0, began - (moment - worker.header[at.CREATED_AT]) / at.NS)
+        clock = clock_of(worker, self.healths, self.now, self.wall)
+        return max(0, clock - moment) / at.NS
 
     def connections(self) -> list[Connection]:
-        """Return all connections that have not ended or left subscriptions behind, worst first."""
-        found = [
-            self._connection(worker, worker.routes[owner][0], records[i : i + at.RECORD_WORDS])
-            for worker in self.workers
-            for owner, records in worker.records
-            for i in range(0, len(records), at.RECORD_WORDS)
-            if records[i + at.STATE]
-        ]
-        order = {"orphaned": 0, "closing": 1, "connecting": 2, "open": 3}
-        return sorted(found, key=lambda c: (order[c.state], -c.in_state, c.worker, c.id))
-
-    def _connection(self, worker: Contents, route: str, record: memoryview) -> Connection:
-        received = sum(record[word] for word in at.RECEIVED)
-        sent = sum(record[word] for word in at.SENT)
-        opened = record[at.OPENED_AT]
-        # A receive() may stay open for good while others send: sending is the narrower place.
-        waits = "send" if at.sends_pending(record) else ""
-        waits = waits or ("receive" if at.receives_pending(record) else "application")
-        subprotocol = worker.subprotocols.get(record[at.SUBPROTOCOL] - 1, "")
-        return Connection(
-            worker=_slot(worker),
-            pid=worker.header[at.PID],
-            id=record[at.SERIAL],
-            route=route,
-            subprotocol=subprotocol,
-            state=live_state(record[at.STATE]),
-            age=self._age(worker, opened),
-            in_state=self._age(worker, record[at.STATE_AT]),
-            silent=self._age(worker, max(opened, record[at.RECEIVED_AT], record[at.SENT_AT])),
-            waits_for=waits,
-            received_messages=max(0, received - record[at.BASE_RECEIVED]),
-            received_bytes=max(0, record[at.RECEIVED_BYTES] - record[at.BASE_RECEIVED_BYTES]),
-            sent_messages=max(0, sent - record[at.BASE_SENT]),
-            sent_bytes=max(0, record[at.SENT_BYTES] - record[at.BASE_SENT_BYTES]),
-            violations=record[at.VIOLATIONS],
-            subscriptions=record[at.OPERATIONS],
-            graphql=graphql_state(subprotocol, record[at.GRAPHQL]),
-            close=close_name(record[at.CLOSE_CODE]),
-        )
-
-
-def _slot(worker: Contents) -> str:
-    return str(worker.header[at.SLOT])
+        """Return all connections that have not ended: stuck ones, then the longest closing."""
+        return list_connections(self)
 
 
 @functools.cache
@@ -249,9 +184,12 @@ def package_version() -> str:
 class Source:
     """Takes snapshots of a service: of its directory and of this process's own memory."""
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, *, period: float | None = None) -> None:
         self.config = Config() if config is None else config
         self._reader = Reader()
+        self._judge = Judge(death_shown=self.config.death_shown, period=period)
+        self.views: Mapping[int, View] = {}
+        """The sockets of the workers' processes by pid, where somebody reads them."""
 
     def take(self) -> Snapshot:
         """Read all segments now; what cannot be read is left out and named, never raised.
@@ -263,24 +201,29 @@ class Source:
         ended, segments = unshared(self.config)
         degraded = bool(segments or ended)
         skipped: dict[str, str] = {}
+        stacks: dict[int, Stacks] = {}
         path = service_path(self.config.directory, self.config.service)
         try:
             with Directory(path, create=True) as directory:
                 archived, shared = archive.read(directory, self._reader)
                 segments += shared
+                stacks = {s.uuid: sidefile.read(directory, s.name) for s in shared if s.alive}
                 skipped = self._reader.skipped
                 if not all(contents.alive for contents in shared):
                     archive.fold(directory, self._reader)
         except DirectoryError as error:
             degraded = True
             logger.debug("no shared segments: %s", error)
+        now = time.monotonic_ns()
         snapshot = Snapshot(
-            now=time.monotonic_ns(),
+            now=now,
             wall=time.time(),
             workers=[contents for contents in segments if contents.alive],
             totals=archived.totals,
             degraded=degraded,
             skipped=skipped,
+            health=self._judge.look(segments, archived.deaths, now, self.views),
+            stacks=stacks,
         )
         merge(snapshot.totals, ended)
         for contents in segments:

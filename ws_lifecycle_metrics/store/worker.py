@@ -7,9 +7,8 @@ import logging
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from .. import catalog
 from ..config import Config
@@ -17,27 +16,18 @@ from ..labels import OTHER, Cap
 from . import archive
 from . import layout as at
 from .directory import Directory, DirectoryError, service_path
-from .layout import (
-    OPERATION_BLOCK_WORDS,
-    ROUTE_BLOCK_WORDS,
-    WORKER_BLOCK,
-    WORKER_BLOCK_WORDS,
-    BlockKind,
-)
+from .layout import ROUTE_BLOCK_WORDS, WORKER_BLOCK, WORKER_BLOCK_WORDS, BlockKind
 from .operations import Operations
+from .process import at_forked_exit
 from .reader import Contents, Reader, decode
 from .route import Route as Route
 from .route import Words
 from .totals import Totals, add_segment
 from .writer import Block, Segment
 
-Place = tuple[str, str]
-"""Directory and service."""
-
+Place = tuple[str, str]  # directory and service
 FIRST_RECORDS = 64
 MOST_RECORDS = 2048
-MOST_FAULTS = 100
-"""After so many faults of this package's own, a worker observes no more."""
 
 _OVERFLOW = WORKER_BLOCK[catalog.LABEL_OVERFLOW.name].offsets
 _INTERNAL_ERRORS = WORKER_BLOCK[catalog.INTERNAL_ERRORS.name].offsets[()]
@@ -59,6 +49,10 @@ class Worker:
         self.words = self.segment.add_block(BlockKind.WORKER, WORKER_BLOCK_WORDS).words
         self.internal_errors = 0
         self.connections = 0
+        # The watchdog's: conversations that run by serial, blocks of records by route's number.
+        self.watch: Any = None
+        self.live: dict[int, Any] = {}
+        self.record_blocks: list[tuple[int, Words]] = []
         self._records = 0
         self._routes: dict[str, Route] = {}
         self._subprotocols: dict[str, int] = {}
@@ -66,12 +60,7 @@ class Worker:
         self._subprotocol_cap = self._cap(
             "subprotocol", config.max_subprotocols, config.subprotocols
         )
-        self.operations = Operations(
-            config,
-            lambda name: self._add(BlockKind.OPERATION, OPERATION_BLOCK_WORDS, name),
-            lambda: self.count_overflow("graphql_operation_name"),
-        )
-        self.posted: deque[Callable[[], object]] = deque()  # steps that other threads left
+        self.operations = Operations(config, self._add, self.count_overflow)
         number = self._start_other()
         # What is counted where no room is left, of any route.
         self.spare = self.segment.add_block(BlockKind.RECORDS, at.RECORD_WORDS, owner=number).words
@@ -94,8 +83,6 @@ class Worker:
         """Count a fault of this package."""
         self.internal_errors += 1
         self.words[_INTERNAL_ERRORS] = self.internal_errors
-        if self.internal_errors == MOST_FAULTS:
-            self.switch_off()
 
     def switch_off(self) -> None:
         """Say that this worker's middleware observes no more."""
@@ -126,6 +113,10 @@ class Worker:
             route = self._routes[name] = Route(self, name, block)
         return route
 
+    def routes(self) -> dict[int, Route]:
+        """Return the routes by the number of their block."""
+        return {route.number: route for route in self._routes.values()}
+
     def subprotocol(self, name: str) -> int:
         """Return what a record says of a subprotocol: its block's number + 1; 0 is none."""
         name = self._subprotocol_cap.fold(name)
@@ -134,10 +125,6 @@ class Worker:
             block = self._add(BlockKind.SUBPROTOCOL, 0, name)
             number = self._subprotocols[name] = 0 if block is None else block.number + 1
         return number
-
-    def is_here(self) -> bool:
-        """Whether the caller runs in the thread that may write the words."""
-        return self.thread.ident == threading.get_ident()
 
     def new_records(self, route_number: int, have: int) -> list[Words]:
         """Return fresh records for a route that has some; none at the cap or the memory's end."""
@@ -152,6 +139,7 @@ class Worker:
             return []
         self._records += wanted
         words = block.words
+        self.record_blocks.append((route_number, words[: wanted * size]))
         # From the last to the first, so that they are taken in the order in which they lie.
         return [words[i * size : (i + 1) * size] for i in reversed(range(wanted))]
 
@@ -198,8 +186,7 @@ _lock = threading.Lock()
 def current(config: Config) -> Worker:
     """Return the worker of this thread for the service of `config`; the first call makes it.
 
-    A thread runs one event loop at a time, whatever the library (asyncio, trio), so the
-    thread stands for the loop.
+    A thread runs one event loop at a time, whatever the library, so it stands for the loop.
     """
     place = (config.directory, config.service)
     worker = _here.by_place.get(place)
@@ -242,6 +229,7 @@ def _start(config: Config, place: Place) -> Worker:
             worker = _start_unshared(config)
         _here.by_place[place] = worker
         _all.append(worker)
+        at_forked_exit(_close_all)
         return worker
 
 
@@ -266,6 +254,18 @@ def _start_unshared(config: Config) -> Worker:
     taken = {other.segment.header[at.SLOT] for other in _all if not other.segment.shared}
     worker.segment.header[at.SLOT] = next(n for n in range(len(taken) + 1) if n not in taken)
     return worker
+
+
+def renew(worker: Worker) -> Worker:
+    """Give this thread a new worker in place of one whose file was removed."""
+    logger.warning("the file of the metrics was removed: a new one begins at 0")
+    with _lock:
+        worker.segment.abandon()
+        worker.watch = None
+        _all[:] = [other for other in _all if other is not worker]
+    new = _start(worker.config, _place(worker))
+    new.connections = worker.connections
+    return new
 
 
 def _close_ended() -> None:

@@ -1,0 +1,212 @@
+"""Hang one of two workers in every way that is known, and note what the sidecar sees of it.
+
+`python -m tests.servers.blockers` runs them all with the default thresholds and writes the
+table of docs/watchdog.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from websockets.sync.client import connect
+
+from tests.servers.harness import Server, eventually
+from tests.servers.sidecar import Sidecar, hanging, sidecar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.servers.harness import Running
+
+APP = "tests.servers.blockers_app:app"
+UVICORN = Server(name="uvicorn", command=f"uvicorn --workers 2 {APP}")
+GRANIAN = Server(
+    name="granian",
+    command=f"granian --interface asgi --workers 2 --respawn-failed-workers {APP}",
+    ready="Started worker-",
+)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a blocker blocks, and the thresholds of the workers, in s."""
+
+    block: float
+    stuck: float
+    megamiss: float
+
+    def options(self) -> dict[str, object]:
+        """The options of `Config`."""
+        return {
+            "stuck_loop_blocked": self.stuck,
+            "stall_megamiss": self.megamiss,
+            "faulthandler": "1",
+            "death_shown": 3,
+        }
+
+
+FUNCTION = {"regex": "backtrack"}
+SHORT = Timing(block=3.2, stuck=1.0, megamiss=0.4)
+DEFAULT = Timing(block=8.0, stuck=5.0, megamiss=1.0)
+LATE = 2.0
+"""Seconds after the threshold within which a stuck worker has to be seen."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the sidecar saw of one blocker; times in s from its start, or from its end."""
+
+    blocker: str
+    reason: str
+    after: float
+    activity: str
+    stack: str
+    gone_after: float
+    slowest: float
+    others_age: float
+
+
+class Pair:
+    """Two workers, a client on each, and the sidecar."""
+
+    def __init__(self, running: Running, watcher: Sidecar, timing: Timing) -> None:
+        self.running, self.watcher, self.timing = running, watcher, timing
+        self.clients: dict[int, Any] = {}
+        self._stack = ExitStack()
+
+    def reach_both(self) -> None:
+        """Open connections until each of two workers has one."""
+
+        def both() -> bool:
+            if len(self.clients) < 2:
+                with ExitStack() as stack:
+                    client = stack.enter_context(dial(self.running.url))
+                    pid = ask(client, "pid")
+                    if pid not in self.clients:
+                        self.clients[pid] = client
+                        self._stack.push(stack.pop_all())
+            return len(self.clients) == 2
+
+        eventually(both, 20, "a connection to each worker")
+        eventually(lambda: len(self.reporting()) == 2, 10, "two workers with a beat")
+
+    def reporting(self) -> list[dict[str, Any]]:
+        """Workers that are well and beat."""
+        found = self.watcher.json("/workers")["workers"]
+        return [w for w in found if w["reason"] is None and w["beat_age"] is not None]
+
+    def close(self) -> None:
+        """Leave."""
+        with suppress(Exception):
+            self._stack.close()
+
+    def hang(self, blocker: str) -> Seen:
+        """Hang one worker and see it noticed, and well again."""
+        pid = next(iter(self.clients))
+        worker = self.watcher.worker_of(pid)
+        assert worker is not None
+        began = time.monotonic()
+        release = self._start(blocker, pid)
+        reason = {"SIGSTOP": "stopped", "SIGKILL": "dead"}.get(blocker, "loop_blocked")
+        deadline = self.timing.stuck + LATE
+        self.watcher.wait(
+            lambda: reason in self.watcher.stuck().get(worker, ()), deadline, f"{blocker}: {reason}"
+        )
+        after = time.monotonic() - began
+        if blocker != "SIGKILL":  # whose place may be taken before one asks
+            self.watcher.wait(lambda: self.watcher.get(f"/healthz/{worker}")[0] == 503, 2)
+            assert self.watcher.get("/healthz")[0] == 503
+        activity, stack = self._detail(worker, reason, blocker)
+        others_age = self._others_age(worker)
+        release()
+        released = time.monotonic()
+        self.watcher.wait(
+            lambda: worker not in self.watcher.stuck(), 20, f"{blocker}: worker {worker} well again"
+        )
+        gone = time.monotonic() - released
+        slowest, self.watcher.slowest = self.watcher.slowest, 0.0
+        return Seen(blocker, reason, after, activity, stack, gone, slowest, others_age)
+
+    def _start(self, blocker: str, pid: int) -> Callable[[], None]:
+        """Start to block; return what waits for, or brings about, the end."""
+        client = self.clients[pid]
+        if blocker == "SIGSTOP":
+            os.kill(pid, signal.SIGSTOP)
+            return lambda: os.kill(pid, signal.SIGCONT)
+        if blocker == "SIGKILL":
+            del self.clients[pid]
+            os.kill(pid, signal.SIGKILL)
+            return self._replaced
+        client.send(json.dumps({"do": blocker, "seconds": self.timing.block}))
+        # A regex takes as long as it takes: at most twice that long, and some CPU is others'.
+        return lambda: client.recv(timeout=4 * self.timing.block + 10)
+
+    def _replaced(self) -> None:
+        """Wait until the server has put another worker in the place of the dead one."""
+        eventually(lambda: len(self.reporting()) == 2, 20, "the worker that replaces the dead one")
+        for client in self.clients.values():
+            assert ask(client, "pid")
+
+    def _detail(self, worker: str, reason: str, blocker: str) -> tuple[str, str]:
+        """What kind of hang it is said to be, and by whom the line of the blocker is shown."""
+        if reason != "loop_blocked":
+            return "", "-"
+
+        def told() -> tuple[str, str] | None:
+            found = self.watcher.json("/workers")["workers"]
+            own = next(w for w in found if w["worker"] == worker)
+            shown = []
+            if "blockers_app.py:" in own["where"] and own["where"].endswith(
+                f":{FUNCTION.get(blocker, blocker)}"
+            ):
+                shown.append("thread")
+            marks = ("blockers_app.py", f" in {FUNCTION.get(blocker, blocker)}")
+            if any(all(mark in line for mark in marks) for line in own["faulthandler"]):
+                shown.append("faulthandler")
+            return (own["activity"], " and ".join(shown)) if shown else None
+
+        found: tuple[str, str] = self.watcher.wait(told, 3, f"{blocker}: a stack")[0]
+        return found
+
+    def _others_age(self, worker: str) -> float:
+        """The age of the other worker's latest beat."""
+        found = self.watcher.json("/workers")["workers"]
+        other = next(w for w in found if w["worker"] != worker)
+        assert other["reason"] is None, other
+        return float(other["beat_age"])
+
+
+def dial(url: str) -> Any:
+    """A connection as a context manager."""
+    return connect(url, proxy=None, open_timeout=5, close_timeout=1, ping_interval=None)
+
+
+def ask(client: Any, what: str) -> int:
+    """Send a wish to the application; return the pid of the worker that answers."""
+    client.send(json.dumps({"do": what}))
+    return int(client.recv(timeout=10))
+
+
+@contextmanager
+def pair(server: Server, folder: Path, timing: Timing) -> Iterator[Pair]:
+    """Run a server with two workers and the sidecar."""
+    with (
+        hanging(server, folder, **timing.options()) as running,
+        sidecar(folder, death_shown=3) as watcher,
+    ):
+        both = Pair(running, watcher, timing)
+        try:
+            both.reach_both()
+            yield both
+        finally:
+            both.close()
+
+
+BLOCKERS = ("sleep", "python", "regex", "gil", "SIGSTOP", "SIGKILL")

@@ -1,0 +1,322 @@
+"""The watch from inside: beats, stalls, detections; and that it leaves no trace."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from tests.store.support import run
+from tests.watchdog.support import NOW, add_record, make_worker, state
+from ws_lifecycle_metrics import Config, LifecycleMiddleware, StuckEvent, catalog
+from ws_lifecycle_metrics.store import layout as at
+from ws_lifecycle_metrics.store.layout import NS, ROUTE_BLOCK, WORKER_BLOCK
+from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
+from ws_lifecycle_metrics.store.worker import existing
+from ws_lifecycle_metrics.watchdog.heartbeat import INTERVAL, Heartbeat
+from ws_lifecycle_metrics.watchdog.scan import Scanner
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STALLS = WORKER_BLOCK[catalog.LOOP_STALLS.name].offsets
+SECONDS = WORKER_BLOCK[catalog.LOOP_STALL_SECONDS.name].offsets
+DETECTIONS = ROUTE_BLOCK[catalog.STUCK_DETECTIONS.name].offsets
+STEP = round(INTERVAL * NS)
+
+
+def stalls(worker: Any) -> dict[str, int]:
+    return {severity: worker.words[word] for (severity,), word in STALLS.items()}
+
+
+def test_each_stall_is_counted_once_by_the_worst_that_it_reached():
+    worker, now = make_worker(), NOW
+    heart = Heartbeat(worker, lambda _: None, clock=lambda: now)
+    heart.beat()
+    for late in (0.0, 0.19, 0.2, 0.99, 1.0, 4.9, 5.0, 60.0):
+        now += STEP + round(late * NS)
+        heart.beat()
+        assert worker.segment.header[at.LOOP_LAG] == round(late * NS)
+    assert stalls(worker) == {"miss": 2, "megamiss": 2, "stuck": 2}
+    assert worker.words[SECONDS["stuck",]] == 65 * NS
+    assert worker.segment.header[at.BEATS] == 9
+
+
+def test_a_loop_that_was_stopped_meanwhile_was_not_stalled():
+    worker, now = make_worker(), NOW
+    heart = Heartbeat(worker, lambda _: None, clock=lambda: now)
+    heart.beat()
+    heart.rest()
+    now += 3600 * NS
+    heart.beat()
+    assert stalls(worker) == {"miss": 0, "megamiss": 0, "stuck": 0}
+
+
+def test_no_stay_is_detected_twice():
+    worker = make_worker()
+    record = add_record(worker, state("accepted", "connected"), SEND_CALLS=1)
+    scanner, words = Scanner(worker), worker.route("/chat").words
+    counted = [len(scanner.scan(NOW + second * NS).events) for second in (9, 10, 11, 600)]
+    assert counted == [0, 1, 0, 0]
+    record[at.SENT_TEXT] = 1  # it returned,
+    assert not scanner.scan(NOW + 601 * NS).events
+    record[at.SEND_CALLS], record[at.SENT_AT] = 2, NOW + 602 * NS  # and the next one hangs, too
+    assert [len(scanner.scan(NOW + second * NS).events) for second in (611, 612, 613)] == [0, 1, 0]
+    assert words[DETECTIONS["send_blocked",]] == 2
+
+
+async def receive() -> dict[str, Any]:
+    return {"type": "websocket.connect"}
+
+
+async def send(_message: object) -> None: ...
+
+
+def scope() -> dict[str, Any]:
+    return {"type": "websocket", "asgi": {"version": "3.0"}, "path": "/", "headers": []}
+
+
+def quick(base: Path, **options: Any) -> Config:
+    options = {"stuck_handshake": 0.2, "stuck_loop_blocked": 0.6, "stall_megamiss": 0.3} | options
+    return Config(service="test", directory=str(base), **options)
+
+
+def snapshot(config: Config) -> Snapshot:
+    return Source(config).take()
+
+
+async def until(holds: Any) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110  # what it waits for happens in shared memory
+            await asyncio.sleep(0.02)
+
+
+async def waits_for_ever(_scope: Any, _receive: Any, _send: Any) -> None:
+    await asyncio.Event().wait()
+
+
+def test_a_stuck_connection_is_told_at_once_with_its_line(tmp_path, caplog):
+    told: list[StuckEvent] = []
+    config = quick(tmp_path, on_stuck=told.append)
+    app = LifecycleMiddleware(waits_for_ever, config=config)
+
+    async def main() -> None:
+        task = asyncio.create_task(app(scope(), receive, send))
+        await until(lambda: told)
+        await until(lambda: snapshot(config).connections()[0].where)
+        [connection] = snapshot(config).connections()
+        assert (connection.stuck, connection.where) == ("handshake", told[0].where)
+        task.cancel()
+        await asyncio.wait([task])
+        assert snapshot(config).connections() == []
+
+    asyncio.run(main())
+    [event] = told
+    assert (event.reason, event.connection, event.http_route) == ("handshake", 1, "other")
+    assert event.seconds >= 0.2
+    assert event.where.endswith(":waits_for_ever")
+    record = next(r for r in caplog.records if "is stuck" in r.message)
+    assert (record.stuck_reason, record.where) == ("handshake", event.where)
+
+
+def test_a_callback_that_raises_harms_nobody(tmp_path, caplog):
+    def raises(_event: object) -> None:
+        raise RuntimeError("the user's")
+
+    app = LifecycleMiddleware(waits_for_ever, config=quick(tmp_path, on_stuck=raises))
+
+    async def main() -> None:
+        task = asyncio.create_task(app(scope(), receive, send))
+        await until(lambda: "Config.on_stuck raised" in caplog.text)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(main())
+
+
+def test_a_blocked_loop_is_told_while_it_is_blocked(tmp_path):
+    told: list[StuckEvent] = []
+    config = quick(tmp_path, on_stuck=told.append)
+    app = LifecycleMiddleware(waits_for_ever, config=config)
+
+    async def main() -> None:
+        task = asyncio.create_task(app(scope(), receive, send))
+        await asyncio.sleep(0.05)
+        deadline = time.monotonic() + 20
+        while not told and time.monotonic() < deadline:
+            time.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(main())
+    blocked = next(event for event in told if event.connection is None)
+    assert blocked.reason == "loop_blocked"
+    assert "test_inside.py:" in blocked.where
+
+
+def test_a_new_loop_in_the_same_thread_beats_and_a_stopped_one_is_not_missed(tmp_path):
+    config = quick(tmp_path, stuck_loop_blocked=0.5)
+
+    async def passes(_scope: Any, _receive: Any, _send: Any) -> None: ...
+
+    app = LifecycleMiddleware(passes, config=config)
+
+    async def main() -> int:
+        await app({"type": "http"}, receive, send)
+        worker = existing(config)
+        assert worker is not None
+        before = worker.segment.header[at.BEATS]
+        await until(lambda: worker.segment.header[at.BEATS] > before + 1)
+        return int(worker.segment.header[at.BEATS])
+
+    first = asyncio.run(main())
+    deadline = time.monotonic() + 10
+    while snapshot(config).health[0].beat_age is not None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    [health] = snapshot(config).health
+    assert (health.reason, health.beat_age) == (None, None)
+    assert asyncio.run(main()) > first
+
+
+def test_on_trio_there_is_a_beat_as_well(tmp_path):
+    config = quick(tmp_path)
+
+    async def passes(_scope: Any, _receive: Any, _send: Any) -> None: ...
+
+    app = LifecycleMiddleware(passes, config=config)
+
+    async def main() -> None:
+        await app({"type": "http"}, receive, send)
+        worker = existing(config)
+        assert worker is not None
+        with trio.fail_after(10):
+            while worker.segment.header[at.BEATS] < 3:  # noqa: ASYNC110  # see `until`
+                await trio.sleep(0.02)
+
+    trio.run(main)
+    assert snapshot(config).health[0].beat_age is None
+
+
+def test_a_removed_file_is_noticed_and_the_connections_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("ws_lifecycle_metrics.watchdog.guard.LOOK_FOR_FILE_EVERY", 0)
+    config = quick(tmp_path, stuck_handshake=100.0)
+    app = LifecycleMiddleware(waits_for_ever, config=config)
+
+    async def main() -> None:
+        task = asyncio.create_task(app(scope(), receive, send))
+        await asyncio.sleep(0.05)
+        [before] = snapshot(config).connections()
+        for name in os.listdir(tmp_path / "test"):
+            os.unlink(tmp_path / "test" / name)
+        assert snapshot(config).connections() == []
+        await until(lambda: snapshot(config).connections())
+        [after] = snapshot(config).connections()
+        assert (after.id, after.state) == (before.id, before.state)
+        assert after.age >= before.age
+        task.cancel()
+        await asyncio.wait([task])
+        assert snapshot(config).connections() == []
+
+    asyncio.run(main())
+
+
+def test_what_is_stuck_in_closing_is_cancelled_only_where_it_was_asked_for(tmp_path):
+    async def ignores(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        await asyncio.Event().wait()
+
+    async def main(config: Config) -> bool:
+        inbox = iter([{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1}])
+
+        async def deliver() -> dict[str, Any]:
+            return next(inbox)
+
+        app = LifecycleMiddleware(ignores, config=config)
+        task = asyncio.create_task(app(scope(), deliver, send))
+        await asyncio.wait([task], timeout=1.6)
+        ended = task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        return ended
+
+    off = quick(tmp_path / "off", stuck_closing=0.2)
+    on = quick(tmp_path / "on", stuck_closing=0.2, cancel_stuck_closing=True)
+    assert not asyncio.run(main(off))
+    assert asyncio.run(main(on))
+
+
+LOOPS = """
+import asyncio, gc, sys, threading, warnings
+warnings.simplefilter("error")
+from ws_lifecycle_metrics import Config, LifecycleMiddleware
+
+async def passes(scope, receive, send): ...
+app = LifecycleMiddleware(passes, config=Config(service="test", directory=sys.argv[1]))
+
+async def main():
+    await app({"type": "http"}, None, None)
+    await asyncio.sleep(0.3)
+
+async def short():
+    await app({"type": "http"}, None, None)
+
+for _ in range(3):
+    asyncio.run(short(), debug=True)
+loop = asyncio.new_event_loop()
+loop.run_until_complete(main())
+loop.close()
+thread = threading.Thread(target=lambda: asyncio.run(main()))
+thread.start()
+thread.join(20)
+if sys.argv[2] == "uvloop":
+    import uvloop
+    uvloop.run(main())
+gc.collect()
+print("fine", asyncio.all_tasks(loop) or "")
+"""
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_no_loop_is_kept_from_closing_and_nothing_warns(tmp_path, kind):
+    assert run(LOOPS, tmp_path, kind).strip() == "fine"
+    # The process has ended as it should: its numbers are in the archive, nothing else is left.
+    left = {name.partition(".")[2] for name in os.listdir(tmp_path / "test")}
+    assert not left & {"segment", "stacks", "faults"}
+
+
+FORKS = """
+import asyncio, os, sys
+from ws_lifecycle_metrics import Config, LifecycleMiddleware
+from ws_lifecycle_metrics.store.snapshot import Source
+
+config = Config(service="test", directory=sys.argv[1])
+async def passes(scope, receive, send): ...
+app = LifecycleMiddleware(passes, config=config)
+
+async def main():
+    await app({"type": "http"}, None, None)
+    await asyncio.sleep(0.7)
+    return [h.beat_age is not None for h in Source(config).take().health if h.pid == os.getpid()]
+
+async def parent():
+    await app({"type": "http"}, None, None)
+
+asyncio.run(parent())
+child = os.fork()
+if not child:
+    found = asyncio.run(main())
+    os._exit(0 if found == [True] else 1)
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_forked_child_has_its_own_beat(tmp_path):
+    assert run(FORKS, tmp_path).strip() == "0"

@@ -1,0 +1,238 @@
+"""Which worker is stuck, judged from outside, with a clock and a process table of the test's."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.watchdog.support import (
+    NOW,
+    TICKS,
+    FakeTable,
+    add_record,
+    beat,
+    look,
+    make_worker,
+    read,
+    reasons,
+    state,
+)
+from ws_lifecycle_metrics.store import layout as at
+from ws_lifecycle_metrics.store.layout import NS, Status
+from ws_lifecycle_metrics.watchdog.gauges import worker_gauges
+from ws_lifecycle_metrics.watchdog.kernel import Kernel
+from ws_lifecycle_metrics.watchdog.processes import ProcessTable, Sockets
+from ws_lifecycle_metrics.watchdog.workers import Judge
+
+OPEN = state("accepted", "connected")
+
+
+@pytest.fixture
+def table() -> FakeTable:
+    return FakeTable()
+
+
+@pytest.fixture
+def worker():
+    made = make_worker()
+    beat(made, NOW)
+    return made
+
+
+def test_a_loop_without_a_beat_is_blocked_from_the_threshold_on(worker, table):
+    table.run(77)
+    judge = Judge(table=table)
+    assert reasons(judge, NOW + 5 * NS - 1, read(worker)) == [None]
+    assert reasons(judge, NOW + 5 * NS, read(worker)) == ["loop_blocked"]
+    beat(worker, NOW + 9 * NS)
+    assert reasons(judge, NOW + 9 * NS, read(worker)) == [None]
+
+
+def test_where_nothing_beats_nobody_knows(table):
+    table.run(77)
+    [health] = look(Judge(table=table), NOW + 10**6 * NS, read(make_worker()))
+    assert (health.reason, health.beat_age) == (None, None)
+
+
+def test_a_stopped_process_is_told_at_once_and_a_traced_one_is_not(worker, table):
+    judge = Judge(table=table)
+    for letter, expected in {"T": "stopped", "t": None, "S": None, "D": None, "R": None}.items():
+        table.run(77, letter)
+        assert reasons(judge, NOW, read(worker)) == [expected], letter
+
+
+def test_without_a_process_table_the_beat_alone_speaks(worker, tmp_path):
+    judge = Judge(table=ProcessTable(tmp_path / "nothing"))
+    assert reasons(judge, NOW, read(worker)) == [None]
+    assert reasons(judge, NOW + 6 * NS, read(worker)) == ["loop_blocked"]
+
+
+@pytest.mark.parametrize("word", [at.PID_NAMESPACE, at.BOOT_LOW, at.START_TICKS])
+def test_a_process_of_another_world_or_a_reused_pid_says_nothing(worker, table, word):
+    table.run(77, "T")
+    worker.segment.header[word] += 1
+    assert reasons(Judge(table=table), NOW, read(worker)) == [None]
+
+
+@pytest.mark.parametrize(
+    ("run", "wait", "activity", "reason"),
+    [
+        (0.9, 0.1, "busy", "loop_blocked"),
+        (0.3, 0.7, "busy", "loop_blocked"),
+        (0.0, 0.0, "blocked", "loop_blocked"),
+        (0.02, 0.97, "starved", None),
+    ],
+)
+def test_what_a_silent_loop_does(worker, table, run, wait, activity, reason):
+    table.run(77)
+    table.used[77] = (0, 0)
+    judge = Judge(table=table)
+    assert reasons(judge, NOW, read(worker)) == [None]
+    table.used[77] = (int(run * 6 * NS), int(wait * 6 * NS))
+    [health] = look(judge, NOW + 6 * NS, read(worker))
+    assert health.reason == reason
+    assert health.activity == (activity if reason else "")
+    # One that never gets a processor does not serve either, only later.
+    table.used[77] = (int(run * 15 * NS), int(wait * 15 * NS))
+    assert reasons(judge, NOW + 15 * NS, read(worker)) == ["loop_blocked"]
+
+
+def test_in_another_time_namespace_only_the_movement_of_the_beat_counts(worker, table):
+    worker.segment.header[at.TIME_NAMESPACE] += 1
+    worker.segment.header[at.HEARTBEAT_AT] = 5 * NS  # its clock has only just begun
+    judge = Judge(table=table)
+    assert reasons(judge, NOW, read(worker)) == [None]
+    assert reasons(judge, NOW + 4 * NS, read(worker)) == [None]
+    [health] = look(judge, NOW + 5 * NS, read(worker))
+    assert (health.reason, health.clock) == ("loop_blocked", 10 * NS)
+    beat(worker, 11 * NS)
+    assert reasons(judge, NOW + 6 * NS, read(worker)) == [None]
+
+
+def test_after_a_pause_of_its_own_the_sidecar_waits_for_a_beat(worker, table):
+    judge = Judge(table=table, period=1.0)
+    assert reasons(judge, NOW + NS, read(worker)) == [None]
+    # The whole machine stood still for an hour, and the sidecar woke first.
+    wake = NOW + 3600 * NS
+    assert reasons(judge, wake, read(worker)) == [None]
+    beat(worker, wake + NS)
+    assert reasons(judge, wake + NS, read(worker)) == [None]
+    assert [reasons(judge, wake + s * NS, read(worker))[0] for s in range(2, 7)][-1] == (
+        "loop_blocked"
+    )
+
+
+def test_a_beat_from_the_future_is_no_failure(worker, table):
+    worker.segment.header[at.HEARTBEAT_AT] = NOW + 3600 * NS
+    [health] = look(Judge(table=table), NOW, read(worker))
+    assert (health.reason, health.beat_age) == (None, 0.0)
+
+
+def test_a_death_is_told_until_another_takes_the_place(worker, table):
+    judge = Judge(table=table, death_shown=15)
+    assert reasons(judge, NOW, read(worker)) == [None]
+    assert reasons(judge, NOW + NS, read(worker, alive=False)) == ["dead"]
+    # Somebody has folded the segment.
+    [health] = look(judge, NOW + 300 * NS, deaths=1)
+    assert health.reason == "dead"
+    assert health.failing
+    new = make_worker()
+    beat(new, NOW + 301 * NS)
+    assert reasons(judge, NOW + 301 * NS, read(new), deaths=1) == [None]
+
+
+def test_a_death_that_was_made_good_at_once_is_still_seen_by_a_scrape(worker, table):
+    judge = Judge(table=table, death_shown=15)
+    look(judge, NOW, read(worker))
+    new = make_worker()
+    beat(new, NOW + NS)
+    healths = look(judge, NOW + NS, read(new), deaths=1)
+    assert [h.reason for h in healths] == [None, "dead"]
+    assert not any(h.failing for h in healths)
+    gauges = worker_gauges(healths, wall=0.0)
+    assert gauges["asgi.worker.stuck"]["0", "dead"] == 1
+    assert reasons(judge, NOW + 20 * NS, read(new), deaths=1) == ["loop_blocked"]
+
+
+@pytest.mark.parametrize("end", ["closed", "draining"])
+def test_an_end_that_was_announced_is_no_death(worker, table, end):
+    header = worker.segment.header
+    if end == "closed":
+        header[at.STATUS] = Status.CLOSED
+    else:
+        header[at.DRAINING_SINCE] = NOW
+    judge = Judge(table=table)
+    look(judge, NOW, read(worker))
+    assert look(judge, NOW, read(worker, alive=False)) == []
+
+
+def test_deaths_before_the_sidecar_started_are_history(table):
+    assert look(Judge(table=table), NOW, deaths=3) == []
+
+
+def test_clients_that_nobody_accepts_starve(worker, table):
+    table.run(77)
+    table.found[77] = Sockets(listening=1, accept_queue=7, connections=1)
+    clock = [NOW]
+    kernel = Kernel(table, clock=lambda: clock[0])
+    judge = Judge(table=table)
+    found = []
+    for second in range(9):
+        clock[0] = NOW + second * NS
+        beat(worker, clock[0])
+        kernel.look([read(worker)])
+        [health] = judge.look([read(worker)], _none, clock[0], kernel.views)
+        found.append(health.reason)
+    assert found[:5] == [None] * 5
+    assert found[-1] == "accept_starved"
+    table.found[77] = Sockets(listening=1, connections=1)
+    clock[0] += 30 * NS
+    beat(worker, clock[0])
+    kernel.look([read(worker)])
+    assert judge.look([read(worker)], _none, clock[0], kernel.views)[0].reason is None
+
+
+_none: Counter[int] = Counter()
+
+
+@pytest.mark.parametrize(
+    ("sockets", "shared", "ghosts"),
+    [
+        (Sockets(listening=1, connections=1), False, 2),
+        (Sockets(listening=1, connections=3), False, 0),
+        (Sockets(listening=1, connections=1), True, 0),  # HTTP/2
+        (Sockets(listening=0, connections=0), False, 0),  # a UNIX socket
+    ],
+    ids=["two without a socket", "all have one", "many on one socket", "no TCP at all"],
+)
+def test_ghosts_are_scopes_without_a_socket(table, sockets, shared, ghosts):
+    worker = make_worker(stuck_ghost=20.0)
+    for _ in range(3):
+        add_record(worker, OPEN)
+    worker.segment.header[at.SHARED_SOCKETS] = shared
+    table.run(77)
+    table.found[77] = sockets
+    clock = [NOW]
+    kernel = Kernel(table, clock=lambda: clock[0])
+    judge = Judge(table=table)
+    for second in range(0, 40, 5):
+        clock[0] = NOW + second * NS
+        beat(worker, clock[0])
+        kernel.look([read(worker)])
+        [health] = judge.look([read(worker)], _none, clock[0], kernel.views)
+        if second < 20:
+            assert health.ghosts == 0
+    assert health.ghosts == ghosts
+
+
+def test_the_process_table_reads_what_linux_writes(tmp_path):
+    (tmp_path / "77").mkdir()
+    fields = "S 1 77 77 0 -1 0 0 0 0 0 5 5 0 0 20 0 1 0 4711 0 0"
+    (tmp_path / "77" / "stat").write_text(f"77 (a) b) {fields}")
+    process = ProcessTable(tmp_path).process(77)
+    assert process is not None
+    assert (process.state, process.parent, process.start_ticks) == ("S", 1, TICKS)
+    for broken in ("", "77 (x", "77 (x) S", "no name"):
+        (tmp_path / "77" / "stat").write_text(broken)
+        assert ProcessTable(tmp_path).process(77) is None

@@ -1,0 +1,44 @@
+"""The opt-in timer that writes all stacks even when the GIL is held, by `faulthandler`.
+
+There is one such timer a process, and it is Python's own: whoever else uses it takes it away.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+from contextlib import suppress
+
+from ..store.worker import Worker
+from .sidefile import FAULTS, MOST_BYTES, side_name
+
+
+class Timer:
+    """Re-armed by every beat; it goes off when the loop has been stuck."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._seconds = worker.config.stuck_loop_blocked
+        self._exit = worker.config.faulthandler_exit
+        self._file = -1
+        segment = worker.segment
+        if segment.directory is not None and segment.shared:
+            name = side_name(segment.name, FAULTS)
+            with suppress(OSError):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+                self._file = segment.directory.open(name, flags)
+
+    def rearm(self) -> None:
+        """Begin to wait anew."""
+        if self._file < 0:
+            return
+        # So that a worker which hangs every now and then fills no disk.
+        if os.fstat(self._file).st_size > MOST_BYTES // 2:
+            os.ftruncate(self._file, 0)
+        faulthandler.dump_traceback_later(self._seconds, file=self._file, exit=self._exit)
+
+    def close(self) -> None:
+        """Wait no more."""
+        if self._file >= 0:
+            faulthandler.cancel_dump_traceback_later()
+            os.close(self._file)
+            self._file = -1

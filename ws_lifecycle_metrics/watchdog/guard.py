@@ -1,0 +1,199 @@
+"""The watch over a worker from inside: beat and scan on its loop, the rest in one thread.
+
+The thread looks at loops that do not beat, and does what may take time: log records, the
+user's callback, the side file. It is started with the first loop and made anew after a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+
+from ..config import Config
+from ..store import layout as at
+from ..store.layout import NS
+from ..store.worker import Worker, current, renew
+from . import faults, reports, sidefile
+from .heartbeat import Heartbeat, running_loop
+from .scan import Scanner
+from .sidefile import Stack, Stacks
+from .stacks import thread_stack
+from .stuck import StuckEvent, write_limits
+
+PERIOD = 0.5
+SCAN_EVERY = NS
+LOOK_FOR_FILE_EVERY = 5 * NS
+MOST_QUEUED = 10_000
+
+
+def attended(config: Config) -> Worker:
+    """Return the worker of this thread, as `store.worker.current`, with its loop under watch."""
+    worker = current(config)
+    watch = worker.watch
+    if watch is None:
+        watch = worker.watch = Watch(worker)
+    loop = running_loop()
+    if loop is not None and watch.heartbeat.loop is not loop:
+        watch.begin(loop)
+    return worker
+
+
+def server_stops() -> bool:
+    """Whether the server of this process was told to stop, as far as its handler shows.
+
+    uvicorn and gunicorn wait for the open connections before the lifespan hears of it.
+    """
+    owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return getattr(owner, "should_exit", None) is True or getattr(owner, "alive", None) is False
+
+
+class Watch:
+    """The watch over one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.heartbeat = Heartbeat(worker, self._each)
+        self._scanner = Scanner(worker)
+        self._events: deque[StuckEvent] = deque(maxlen=MOST_QUEUED)
+        self._stacks = Stacks()
+        self._changed = False
+        self._scan_at = self._file_at = 0
+        self._stall = (-1, 0)  # the beat after which the loop hangs, and what was said of it
+        self._faults = faults.Timer(worker) if worker.config.faulthandler else None
+        write_limits(worker.segment.header, worker.config)
+
+    # On the loop.
+
+    def begin(self, loop: object) -> None:
+        """Watch this loop from now on."""
+        self.heartbeat.start(loop)
+        _Thread.watch(self)
+
+    def _each(self, now: int) -> None:
+        try:
+            if self._faults is not None:
+                self._faults.rearm()
+            if now >= self._scan_at:
+                self._scan_at = now + SCAN_EVERY
+                self._scan(now)
+            if now >= self._file_at:
+                self._file_at = now + LOOK_FOR_FILE_EVERY
+                if self.worker.segment.unlinked():
+                    self._renew()
+        except Exception as error:  # noqa: BLE001  # a fault of ours must not end the beat
+            reports.log_fault(error)
+            self.worker.count_internal_error()
+
+    def _scan(self, now: int) -> None:
+        if not self.worker.draining and server_stops():
+            self.worker.drain()
+        found = self._scanner.scan(now)
+        if found.connections is not None and found.connections != self._stacks.connections:
+            self._stacks.connections = found.connections
+            self._changed = True
+        if found.events:
+            self._events.extend(found.events)
+            _Thread.wake()
+
+    def _renew(self) -> None:
+        """Go on in a new segment: somebody removed this one's file, and nobody can read it."""
+        loop, self.heartbeat.loop = self.heartbeat.loop, None
+        conversations = list(self.worker.live.values())
+        new = renew(self.worker)
+        watch = new.watch = Watch(new)
+        for conversation in conversations:
+            conversation.move(new)
+        watch.begin(loop)
+
+    # In the thread.
+
+    def inspect(self, now: int) -> None:
+        """Look at the loop from outside of it, and do what the loop left to do."""
+        header = self.worker.segment.header
+        if self.heartbeat.stopped():
+            self.heartbeat.rest()
+        beat_at = header[at.HEARTBEAT_AT]
+        if beat_at:
+            self._judge(header[at.BEATS], now - beat_at)
+        events = [self._events.popleft() for _ in range(len(self._events))]
+        if events:
+            reports.report(events, self.worker.config.on_stuck)
+        if self._changed:
+            self._changed = False
+            self._write()
+
+    def _judge(self, beats: int, silent: int) -> None:
+        said = self._stall[1] if self._stall[0] == beats else 0
+        config = self.worker.config
+        levels = (config.stall_megamiss, config.stuck_loop_blocked)
+        reached = sum(silent >= seconds * NS for seconds in levels)
+        if reached <= said:
+            return
+        self._stall = (beats, reached)
+        stack = Stack(*thread_stack(self.worker.thread.ident or 0))
+        self._stacks.loop, self._stacks.loop_beats = stack, beats
+        self._changed = True
+        slot = str(self.worker.segment.header[at.SLOT])
+        event = StuckEvent("loop_blocked", silent / NS, slot, stack=stack.lines, where=stack.where)
+        if reached == len(levels):
+            self._events.append(event)
+        else:
+            reports.log_stall(event)
+
+    def _write(self) -> None:
+        segment = self.worker.segment
+        if segment.directory is not None and segment.shared:
+            with suppress(OSError):  # a full disk: the numbers do without
+                sidefile.write(segment.directory, segment.name, self._stacks)
+
+    def over(self) -> bool:
+        """Whether there is nothing left to watch."""
+        return not self.worker.thread.is_alive() or self.worker.watch is not self
+
+
+class _Thread:
+    """The one thread of the process; all that it holds is made anew in a forked child."""
+
+    _watches: list[Watch] = []  # noqa: RUF012  # replaced as a whole, never shared by instances
+    _wake = threading.Event()
+    _thread: threading.Thread | None = None
+
+    @classmethod
+    def watch(cls, watch: Watch) -> None:
+        if watch not in cls._watches:
+            cls._watches = [*(w for w in cls._watches if not w.over()), watch]
+        if cls._thread is None or not cls._thread.is_alive():
+            cls._thread = threading.Thread(
+                target=cls._run, args=(cls._wake,), name="ws-lifecycle-watchdog", daemon=True
+            )
+            with suppress(RuntimeError):  # no room for a thread: beats and scans go on without
+                cls._thread.start()
+
+    @classmethod
+    def wake(cls) -> None:
+        cls._wake.set()
+
+    @classmethod
+    def _run(cls, wake: threading.Event) -> None:
+        while cls._watches and wake is cls._wake and not sys.is_finalizing():
+            wake.wait(PERIOD)
+            wake.clear()
+            for watch in cls._watches:
+                try:
+                    watch.inspect(time.monotonic_ns())
+                except Exception as error:  # noqa: BLE001  # the thread must outlive its faults
+                    reports.log_fault(error)
+            cls._watches = [watch for watch in cls._watches if not watch.over()]
+
+    @classmethod
+    def forget(cls) -> None:
+        cls._watches, cls._wake, cls._thread = [], threading.Event(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Thread.forget)

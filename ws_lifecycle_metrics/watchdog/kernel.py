@@ -1,0 +1,111 @@
+"""The kernel's view of the workers' sockets, read seldom because reading it costs much."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..store import layout as at
+from ..store.layout import NS
+from ..store.process import boot_id, namespace
+from ..store.reader import Contents
+from ..store.totals import column
+from .processes import ProcessTable, Sockets
+
+EVERY, AT_MOST_EVERY, HURRIED = 5 * NS, 15 * NS, NS
+COST_SHARE = 100
+"""A reading is followed by a pause of so many times what it took."""
+LEAST_READINGS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """For how long something has been so in every reading, in ns, and the least of it."""
+
+    since: int
+    until: int
+    readings: int
+    least: int
+
+    def lasted(self, limit: int) -> bool:
+        """Whether it was so for `limit` ns, seen often enough to be no coincidence."""
+        return self.readings >= LEAST_READINGS and self.until - self.since >= limit
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The sockets of a worker's process; `queue` and `missing` while there are any.
+
+    `missing` are connections of the segments for which the process has no socket.
+    """
+
+    sockets: Sockets
+    queue: Trend | None = None
+    missing: Trend | None = None
+
+
+def is_here(worker: Contents) -> bool:
+    """Whether the pid of a worker means the same process to us."""
+    header = worker.header
+    return (header[at.BOOT_HIGH], header[at.BOOT_LOW]) == boot_id() and (
+        header[at.PID_NAMESPACE] == namespace("pid")
+    )
+
+
+class Kernel:
+    """Keeps the latest reading; `views` is by pid."""
+
+    def __init__(
+        self, table: ProcessTable | None = None, clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self.views: dict[int, View] = {}
+        self._table = ProcessTable() if table is None else table
+        self._clock = clock
+        self._next = 0
+
+    def look(self, workers: Sequence[Contents]) -> None:
+        """Read the sockets of the workers if it is time to."""
+        now = self._clock()
+        if now < self._next:
+            return
+        open_scopes: dict[int, int | None] = {}
+        for worker in filter(is_here, workers):
+            pid = worker.header[at.PID]
+            known = open_scopes.get(pid, 0)
+            # Over HTTP/2 many connections share a socket: nothing can be missed.
+            shared = known is None or worker.header[at.SHARED_SOCKETS]
+            open_scopes[pid] = None if shared else (known or 0) + _open(worker)
+        found = self._table.sockets(list(open_scopes))
+        self.views = {
+            pid: self._view(now, pid, sockets, open_scopes[pid]) for pid, sockets in found.items()
+        }
+        took = self._clock() - now
+        pause = min(max(EVERY, COST_SHARE * took), AT_MOST_EVERY)
+        if any(view.queue for view in self.views.values()):
+            pause = max(HURRIED, min(pause, 10 * took))
+        self._next = now + took + pause
+
+    def _view(self, now: int, pid: int, sockets: Sockets, scopes: int | None) -> View:
+        before = self.views.get(pid, View(sockets))
+        # A server on a UNIX socket has connections that this table does not show.
+        judged = scopes is not None and sockets.listening > 0
+        missing = (scopes or 0) - sockets.connections if judged else 0
+        return View(
+            sockets=sockets,
+            queue=_trend(before.queue, now, sockets.accept_queue),
+            missing=_trend(before.missing, now, missing),
+        )
+
+
+def _open(worker: Contents) -> int:
+    states = (state for _, records in worker.records for state in column(records, at.STATE))
+    return sum(state not in (0, at.ORPHANED) for state in states)
+
+
+def _trend(before: Trend | None, now: int, amount: int) -> Trend | None:
+    if amount <= 0:
+        return None
+    if before is None:
+        return Trend(now, now, 1, amount)
+    return Trend(before.since, now, before.readings + 1, min(before.least, amount))
