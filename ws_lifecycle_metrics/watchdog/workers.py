@@ -153,9 +153,10 @@ class Judge:
         if used is None:
             return ""
         run, wait = ((b - a) / (now - seen.at) for a, b in zip(seen.used, used, strict=True))
-        if run >= 0.2:
-            return "busy"
-        return "starved" if wait >= 0.8 else "blocked"
+        if run + wait < 0.5:
+            return "blocked"
+        # A loop that is well beats as soon as it gets a processor, and needs next to nothing.
+        return "busy" if run >= 0.02 else "starved"
 
     def _judge(
         self,
