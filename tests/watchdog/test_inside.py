@@ -346,7 +346,6 @@ print("not reached", flush=True)
 
 
 def test_faulthandler_ends_a_process_that_hangs_and_none_whose_loop_has_ended(tmp_path):
-    command = python(EXITS, tmp_path)
     done = subprocess.run(
         command,
         env=environment(),

@@ -111,8 +111,7 @@ class Judge:
         seen = self._note_beat(worker, now, process)
         clock, silent = _clock(header, seen, now), None
         if header[at.HEARTBEAT_AT]:
-            same = header[at.TIME_NAMESPACE] == namespace("time")
-            silent = max(0, clock - header[at.HEARTBEAT_AT] if same else now - seen.at)
+            silent = max(0, clock - header[at.HEARTBEAT_AT])
         activity = self._activity(header, seen, now, process)
         view = views.get(header[at.PID]) if here else None
         reason, detail = self._judge(header, process, silent, activity, view)
