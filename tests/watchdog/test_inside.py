@@ -347,7 +347,7 @@ print("not reached", flush=True)
 
 def test_faulthandler_ends_a_process_that_hangs_and_none_whose_loop_has_ended(tmp_path):
     done = subprocess.run(
-        command,
+        python(EXITS, tmp_path),
         env=environment(),
         cwd=ROOT,
         capture_output=True,
