@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 APP = "tests.servers.blockers_app:app"
 # uvicorn kills a worker that does not answer its own pings for 5 s, and we want to see it hang.
 UVICORN = Server(
-    name="uvicorn", command=f"uvicorn --workers 2 --timeout-worker-healthcheck 60 {APP}"
+    name="uvicorn", command=f"uvicorn --workers 2 --timeout-worker-healthcheck 600 {APP}"
 )
 GRANIAN = Server(
     name="granian",
