@@ -189,6 +189,18 @@ class Config:
     max_subprotocols: int = _option(
         20, "Subprotocols kept apart; more become 'other'.", name="max_subprotocols", parse=_number
     )
+    operations: tuple[str, ...] = _option(
+        (),
+        "GraphQL operation names that always have their place.",
+        name="operations",
+        parse=_names,
+    )
+    max_operations: int = _option(
+        50,
+        "GraphQL operation names kept apart; more become 'other'.",
+        name="max_operations",
+        parse=_number,
+    )
     max_connections: int = _option(
         100_000,
         "Open connections of a worker seen singly; more are only counted.",
@@ -258,6 +270,8 @@ class Config:
         _check_callable("on_stuck", self.on_stuck, "an event")
         _check_names("routes", self.routes)
         _check_names("subprotocols", self.subprotocols)
+        _check_names("operations", self.operations)
+        _check_range("max_operations", self.max_operations, 0, 1000)
         _check_range("max_routes", self.max_routes, 0, 1000)
         _check_range("max_subprotocols", self.max_subprotocols, 0, 1000)
         _check_range("max_connections", self.max_connections, 0, 10_000_000)

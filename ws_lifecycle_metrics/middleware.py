@@ -11,15 +11,17 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from . import catalog
 from .catalog import code_label
 from .config import Config
-from .integrations import channels, litestar, starlette
+from .integrations import routes, servers
+from .integrations.graphql_ws import SERVED, Served, serve
 from .labels import TraceIds
 from .protocol import OPEN, SHIELDED, Lifecycle, Rule, ServerState, Severity
-from .protocol.table import GONE
+from .protocol.table import FINISHED, GONE
 from .store import layout as at
 from .store.layout import (
     FAST_NS,
@@ -34,8 +36,8 @@ from .store.layout import (
     SENT_NS,
     SENT_TEXT,
 )
-from .store.worker import Route, Worker, existing
-from .telemetry.logs import log_fault, log_route_failed, log_violation
+from .store.worker import MOST_FAULTS, Route, Worker, existing
+from .telemetry.logs import log_fault, log_violation
 from .watchdog.guard import attended
 
 if TYPE_CHECKING:
@@ -49,8 +51,6 @@ Send = Callable[[Any], Awaitable[Any]]
 
 VANISHED = 1006  # RFC 6455 7.4.1: the connection was lost without a close frame
 SCOPES_JUDGED = 100
-MOST_FAULTS = 100
-"""After so many faults of its own, a worker's middleware observes no more."""
 
 _HANDSHAKES = ROUTE_BLOCK[catalog.HANDSHAKES.name].offsets
 _HANDSHAKE_DURATION = ROUTE_BLOCK[catalog.HANDSHAKE_DURATION.name].histogram()
@@ -65,6 +65,7 @@ _VIOLATIONS = {
 # Registered for servers alone (IANA's registry of close codes): a restart.
 _SERVER_CODES = frozenset({1012})
 
+_CARRIED = (at.OPERATIONS, at.CLOSE_CODE, at.GRAPHQL)
 ILLEGAL, DROP = object(), object()
 
 # Where tasks that outlive their conversation write; its handshake was counted.
@@ -92,49 +93,45 @@ class LifecycleMiddleware:
     def __init__(self, app: ASGIApp, *, config: Config | None = None) -> None:
         self.app = app
         self.config = Config() if config is None else config
-        self._channels = _find_channels_router(app)
+        self._channels = routes.find_channels_router(app)
+        self._advised = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Serve one scope; returns what the application returns."""
+        served = conversation = None
         try:
-            receive, send, conversation = self._wrap(scope, receive, send)
+            receive, served, conversation = self._wrap(scope, receive, send)
         except Exception as error:  # noqa: BLE001  # the boundary: our fault, the application's scope
             log_fault(error)
-            conversation = None
-        if conversation is None:
-            return await self.app(scope, receive, send)
-        return await conversation.run(self.app)
+        token = SERVED.set(served)
+        try:
+            if conversation is None:
+                return await self.app(scope, receive, send)
+            return await conversation.run(self.app)
+        finally:
+            with suppress(ValueError):  # another context, as the garbage collector ended this
+                SERVED.reset(token)
 
     def _wrap(
         self, scope: Scope, receive: Receive, send: Send
-    ) -> tuple[Receive, Send, Conversation | None]:
+    ) -> tuple[Receive, Served | None, Conversation | None]:
+        if not self._advised:
+            self._advised = True
+            servers.advise(receive, send)
         kind = scope["type"] if type(scope) is dict else None
         worker = attended(self.config)
-        if kind == "websocket" and worker.internal_errors < MOST_FAULTS:
-            return receive, send, Conversation(self, worker, scope, receive, send)
         if kind == "lifespan":
-            receive = _noting_shutdown(receive, self.config)
-        return receive, send, None
+            return _noting_shutdown(receive, self.config), None, None
+        if worker.internal_errors >= MOST_FAULTS:
+            return receive, None, None
+        served = serve(worker, scope)
+        socket = kind == "websocket"
+        conversation = Conversation(self, worker, scope, receive, send, served) if socket else None
+        return receive, served, conversation
 
     def template(self, scope: Scope) -> str | None:
         """Return the route template of a scope, or None while or where nothing knows it."""
-        if self.config.route is not None:
-            try:
-                return self.config.route(scope)
-            except Exception as error:  # noqa: BLE001  # the user's callable may do anything
-                log_route_failed(error)
-                return None
-        found = starlette.route_template(scope) or litestar.route_template(scope)
-        if found is None and self._channels is not None:
-            found = channels.route_template(self._channels, scope)
-        return found
-
-
-def _find_channels_router(app: ASGIApp) -> object | None:
-    try:
-        return channels.find_router(app)
-    except Exception:  # noqa: BLE001  # an application may refuse to be looked at
-        return None
+        return routes.template(self.config, self._channels, scope)
 
 
 def _noting_shutdown(receive: Receive, config: Config) -> Receive:
@@ -172,6 +169,7 @@ class Conversation:
         "_sent_ns",
         "_sent_text",
         "_serial",
+        "_served",
         "_spans",
         "_task",
         "_trace",
@@ -187,11 +185,13 @@ class Conversation:
         scope: Scope,
         receive: Receive,
         send: Send,
+        served: Served,
     ) -> None:
         self._middleware = middleware
+        self._served = served
         self._worker = worker
         self._scope = scope
-        self._inner_receive = receive
+        self._inner_receive = served.watch(self, receive)
         self._inner_send = send
         self._lifecycle = Lifecycle(scope)
         self._quick_receive = self._quick_send = False
@@ -214,7 +214,8 @@ class Conversation:
         self._words = words = route.take()
         words[at.SERIAL] = self._serial
         words[at.OPENED_AT] = words[at.STATE_AT] = self._opened_at
-        words[at.ANSWERED_AT] = words[at.SUBPROTOCOL] = words[at.VIOLATIONS] = 0
+        for word in (at.ANSWERED_AT, at.SUBPROTOCOL, at.VIOLATIONS, *_CARRIED):
+            words[word] = 0
         # Counted here and stored there: to read a word back costs more than to write it.
         self._received_text = words[RECEIVED_TEXT]
         self._received_bytes = words[at.BASE_RECEIVED_BYTES] = words[RECEIVED_BYTES]
@@ -227,6 +228,16 @@ class Conversation:
         self._receive_calls = words[RECEIVE_CALLS] = received + self._pending
         self._send_calls = words[SEND_CALLS] = sent
         words[at.STATE] = self._lifecycle.state.code + 1
+
+    @property
+    def record(self) -> memoryview:
+        """The words of this connection; after its end, words that nobody reads."""
+        return self._words
+
+    @property
+    def over(self) -> bool:
+        """Whether either side has closed, or the client is lost."""
+        return self._lifecycle.state.server in GONE or self._lifecycle.state.app in FINISHED
 
     # What the application and the server do, in the order of a conversation.
 
@@ -342,7 +353,7 @@ class Conversation:
         self._worker, self._route = worker, worker.route(name)
         worker.live[self._serial] = self
         self._begin_record(self._route)
-        for word in (at.STATE_AT, at.ANSWERED_AT, RECEIVED_AT, SENT_AT, at.VIOLATIONS):
+        for word in (at.STATE_AT, at.ANSWERED_AT, RECEIVED_AT, SENT_AT, at.VIOLATIONS, *_CARRIED):
             self._words[word] = old[word]
         if old[at.SUBPROTOCOL]:
             self._words[at.SUBPROTOCOL] = worker.subprotocol(self._lifecycle.subprotocol or "")
@@ -484,6 +495,7 @@ class Conversation:
         if self._words[at.STATE] != word:
             self._words[at.STATE] = word
             self._words[at.STATE_AT] = moved_at = _now()
+            self._words[at.CLOSE_CODE] = self._lifecycle.close_code or 0
             if self._spans is not None and state.label == "closing":
                 self._spans.closing(moved_at)
 
@@ -503,7 +515,7 @@ class Conversation:
         old = self._words
         self._begin_record(route)
         new = self._words
-        for word in (at.STATE_AT, RECEIVED_AT, at.VIOLATIONS):
+        for word in (at.STATE_AT, RECEIVED_AT, at.VIOLATIONS, *_CARRIED):
             new[word] = old[word]
         self._route.give_back(old)
         self._route = route
@@ -546,7 +558,8 @@ class Conversation:
                 self._spans.ended(ended, record, self._lifecycle, self._route, labels[0])
         self._words, self._spans = _VOID, None
         self._quick_receive = self._quick_send = False
-        self._route.give_back(record)
+        if not self._served.keep(self._route, record):
+            self._route.give_back(record)
 
     def _close_labels(self) -> tuple[str, str]:
         """Return initiator and code; who closed first is told by order, never by the code."""

@@ -96,7 +96,7 @@ RECORD_WORDS = 32
     STATE_AT,
     SUBPROTOCOL,  # number of its name's block + 1; 0: none
     VIOLATIONS,
-    OPERATIONS,  # GraphQL operations that run
+    OPERATIONS,  # GraphQL subscriptions that run
     RECEIVE_CALLS,
     RECEIVED_TEXT,
     RECEIVED_BINARY,
@@ -114,10 +114,21 @@ RECORD_WORDS = 32
     BASE_RECEIVED_BYTES,
     BASE_SENT,
     BASE_SENT_BYTES,
-) = range(25)
+    CLOSE_CODE,  # of the close that came first; 0: none, or one without a code
+    GRAPHQL,  # a GraphQLState
+) = range(27)
 
 ORPHANED = 255
 """The state of a record whose connection has ended and whose operations go on."""
+
+
+class GraphQLState(IntEnum):
+    """How far a connection has come in a GraphQL subprotocol."""
+
+    NO_INIT = 0  # the client has not sent connection_init
+    INITIALISED = 1
+    SUBSCRIBED_EARLY = 2  # it subscribed without connection_init
+
 
 RECEIVED = (RECEIVED_TEXT, RECEIVED_BINARY)
 SENT = (SENT_TEXT, SENT_BINARY, SLOW_TEXT, SLOW_BINARY)
@@ -216,7 +227,7 @@ def _fingerprint() -> int:
             HEADER_WORDS,
             LIMIT,
             RECORD_WORDS,
-            BASE_SENT_BYTES,
+            GRAPHQL,
             EXEMPLAR_WORDS,
             list(BlockKind),
             metrics,

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from ..advisories import Advisory
 from ..labels import TraceIds, safe_label, trace_fields
 from ..protocol import Rule, Severity
 
@@ -96,3 +97,33 @@ def log_route_failed(error: Exception) -> None:
     held = _limit.take("route")
     if held is not None:
         logger.error("Config.route raised; the connection's route is 'other'", exc_info=error)
+
+
+_said: set[str] = set()
+
+
+def log_once(text: str) -> None:
+    """Log a warning that is the same for the process's whole life."""
+    if text not in _said:
+        _said.add(text)
+        logger.warning(text)
+
+
+def log_advisories(package: str, version: str, found: tuple[Advisory, ...]) -> None:
+    """Log, once, that the server is known to be bad: what happens, and what to do."""
+    if not found or _limit.take(f"advisory {package}") is None:
+        return
+    worst = found[0]
+    level = logging.WARNING if worst.severity == "error" else logging.INFO
+    logger.log(
+        level,
+        "%s %s has %d known fault%s (%s); the worst: %s; %s",
+        package,
+        safe_label(version),
+        len(found),
+        "s" if len(found) > 1 else "",
+        ", ".join(advisory.id for advisory in found),
+        worst.summary,
+        worst.advice,
+        extra={"advisories": [advisory.id for advisory in found], "package": package},
+    )
