@@ -31,7 +31,7 @@ MOST_LINES = {
     # One entry a scenario: data, and no code.
     "conformance/scenarios.py": 1200,
     # The hot path: a conversation's counts are kept in one object, without a call between.
-    "middleware.py": 600,
+    "middleware.py": 620,
     # One event loop's words, whoever asks for which.
     "store/worker.py": 330,
     # Options are data, with their help beside them.

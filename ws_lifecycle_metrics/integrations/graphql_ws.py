@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,7 @@ from ..telemetry.logs import log_fault
 
 if TYPE_CHECKING:
     from ..middleware import Conversation
+    from ..telemetry.operations import OperationSpan
 
 Receive = Callable[[], Awaitable[Any]]
 P = ParamSpec("P")
@@ -41,10 +43,11 @@ _BEGINNINGS, _ENDS = frozenset({"subscribe", "start"}), frozenset({"complete", "
 class Served:
     """What serves a scope: the worker, and the event loop that is the worker's own, if known."""
 
-    __slots__ = ("loop", "worker")
+    __slots__ = ("_conversation", "loop", "worker")
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
+        self._conversation: Conversation | None = None
         try:
             self.loop: AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:  # another library's loop
@@ -76,6 +79,25 @@ class Served:
     # A scope that is no WebSocket of a GraphQL subprotocol knows nothing of its operations.
 
     socket = False
+
+    def begin_span(self, extensions: object) -> OperationSpan | None:
+        """Note that an operation begins, for the span that it gets at its end; None: no span.
+
+        `extensions` are those of its message, where a client may say whose trace it belongs to.
+        """
+        config = self.worker.config
+        if config.tracer_provider is None and "opentelemetry.trace" not in sys.modules:
+            return None
+        from ..telemetry.operations import begin_operation
+
+        spans = None if self._conversation is None else self._conversation.spans
+        return begin_operation(
+            config,
+            lambda: self.run(self.worker.count_dropped_span),
+            socket=self.socket,
+            connection=spans,
+            extensions=extensions,
+        )
 
     def watch(self, conversation: Conversation, receive: Receive) -> Receive:
         """Return what stands between the server's `receive` and the conversation."""
@@ -127,7 +149,6 @@ class Subscriptions(Served):
         "_asked",
         "_cancelled",
         "_completes",
-        "_conversation",
         "_kept",
         "_noted_at",
         "_receive",
@@ -138,7 +159,6 @@ class Subscriptions(Served):
 
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker)
-        self._conversation: Conversation | None = None
         self._running = 0
         # What the client asked for and what has not come of it yet; a framework may read ahead.
         self._asked = self._completes = self._noted_at = 0
