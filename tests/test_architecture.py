@@ -33,7 +33,7 @@ MOST_LINES = {
     # The hot path: a conversation's counts are kept in one object, without a call between.
     "middleware.py": 620,
     # One event loop's words, whoever asks for which.
-    "store/worker.py": 330,
+    "store/worker.py": 340,
     # Options are data, with their help beside them.
     "config.py": 400,
 }

@@ -93,6 +93,47 @@ def test_a_subscription_is_named_counted_and_linked(tmp_path: Path):
     assert [link.context for link in span.links] == [handshake.context]
 
 
+def test_of_messages_in_one_burst_each_has_its_own_parent(tmp_path: Path):
+    traced = Traced(tmp_path)
+
+    async def burst() -> None:
+        peer = Peer(traced.books.wrap(served("asgi", watched=True)), TRANSPORT_WS)
+        await peer.initialised()
+        peer.say(id="1", type="subscribe", payload={**COUNT, "extensions": EXTENSIONS})
+        peer.say(id="2", type="subscribe", payload=COUNT)
+        await peer.until("complete")
+        await peer.until("complete")
+        peer.leave()
+        await peer.end()
+
+    asyncio.run(burst())
+    parents = [span.parent for span in traced.operations()]
+    assert len(parents) == 2
+    assert [f"{p.trace_id:032x}" for p in parents if p is not None] == [TRACE]
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        None,
+        [],
+        "traceparent",
+        {"traceparent": 5},
+        {"traceparent": "x" * 10_000},
+        {"traceparent": {}},
+    ],
+    ids=["null", "a list", "a str", "a number", "long", "an object"],
+)
+def test_extensions_of_any_kind_change_nothing(extensions: Any, tmp_path: Path, logged: list[str]):
+    traced = Traced(tmp_path)
+    app = traced.books.wrap(served("asgi", watched=True))
+    asyncio.run(subscribe(app, {**COUNT, "extensions": extensions}))
+    (span,) = traced.operations()
+    assert span.parent is None
+    assert traced.books.ends() == {"completed": 1}
+    assert not {word for word in UNWANTED if word in "".join(logged)}
+
+
 def test_a_message_with_a_traceparent_is_sampled_by_it_alone(tmp_path: Path):
     traced = Traced(tmp_path, ParentBased(ALWAYS_OFF))
     app = traced.books.wrap(served("asgi", watched=True))

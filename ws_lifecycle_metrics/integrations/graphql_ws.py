@@ -96,7 +96,7 @@ class Served:
             lambda: self.run(self.worker.count_dropped_span),
             socket=self.socket,
             connection=spans,
-            extensions=extensions,
+            extensions=_CARRIED.get() if extensions is None and self.socket else extensions,
         )
 
     def watch(self, conversation: Conversation, receive: Receive) -> Receive:
@@ -120,6 +120,10 @@ class Served:
         """Return why an operation was broken off, as the connection knows it."""
         return otherwise
 
+
+_CARRIED: ContextVar[object] = ContextVar("ws_lifecycle_metrics_carried", default=None)
+"""The extensions of the message that was read last: who begins an operation of it, in a task of
+its own, has a copy of the context from then. No framework hands them over on a WebSocket."""
 
 SERVED: ContextVar[Served | None] = ContextVar("ws_lifecycle_metrics_served", default=None)
 
@@ -200,11 +204,21 @@ class Subscriptions(Served):
             return
         if kind in _BEGINNINGS:
             self._asked += 1
+            self._carry(text)
         record = self._record()
         if kind == "connection_init":
             record[at.GRAPHQL] = GraphQLState.INITIALISED
         elif record[at.GRAPHQL] == GraphQLState.NO_INIT:
             record[at.GRAPHQL] = GraphQLState.SUBSCRIBED_EARLY
+
+    def _carry(self, text: str) -> None:
+        if "opentelemetry.trace" not in sys.modules:
+            return
+        from ..telemetry.carriers import extensions_of
+
+        found = extensions_of(text)
+        if found is not _CARRIED.get():
+            _CARRIED.set(found)
 
     def _record(self) -> memoryview:
         if self._kept is not None:
