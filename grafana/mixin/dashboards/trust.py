@@ -116,7 +116,7 @@ def itself() -> Row:
             lines(
                 "Time to collect",
                 "The slowest sidecar's time to read all workers.",
-                worst(metrics.COLLECT_DURATION),
+                Query(worst(metrics.COLLECT_DURATION).expr, "slowest"),
                 unit="s",
                 size=(12, 6),
             ),
