@@ -30,6 +30,8 @@ FROM_ENVIRONMENT = {
     "max_routes": ("7", 7),
     "subprotocols": ("x,y", ("x", "y")),
     "max_subprotocols": ("0", 0),
+    "operations": ("Orders,Chat", ("Orders", "Chat")),
+    "max_operations": ("9", 9),
     "max_connections": (" 12 ", 12),
     "host": ("::1", "::1"),
     "port": ("0", 0),

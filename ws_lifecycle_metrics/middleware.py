@@ -8,16 +8,20 @@ with the same objects; exceptions and cancellations pass as they are.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from . import catalog
 from .catalog import code_label
 from .config import Config
-from .integrations import channels, litestar, starlette
+from .integrations import routes, servers
+from .integrations.graphql_ws import SERVED, Served, serve
+from .labels import TraceIds
 from .protocol import OPEN, SHIELDED, Lifecycle, Rule, ServerState, Severity
-from .protocol.table import GONE
+from .protocol.table import FINISHED, GONE
 from .store import layout as at
 from .store.layout import (
     FAST_NS,
@@ -32,9 +36,12 @@ from .store.layout import (
     SENT_NS,
     SENT_TEXT,
 )
-from .store.worker import Route, Worker, existing
-from .telemetry.logs import log_fault, log_route_failed, log_violation
+from .store.worker import MOST_FAULTS, Route, Worker, existing
+from .telemetry.logs import log_fault, log_violation
 from .watchdog.guard import attended
+
+if TYPE_CHECKING:
+    from .telemetry.spans import ConnectionSpans
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[Any]]
 Scope = Any
@@ -44,8 +51,6 @@ Send = Callable[[Any], Awaitable[Any]]
 
 VANISHED = 1006  # RFC 6455 7.4.1: the connection was lost without a close frame
 SCOPES_JUDGED = 100
-MOST_FAULTS = 100
-"""After so many faults of its own, a worker's middleware observes no more."""
 
 _HANDSHAKES = ROUTE_BLOCK[catalog.HANDSHAKES.name].offsets
 _HANDSHAKE_DURATION = ROUTE_BLOCK[catalog.HANDSHAKE_DURATION.name].histogram()
@@ -60,6 +65,7 @@ _VIOLATIONS = {
 # Registered for servers alone (IANA's registry of close codes): a restart.
 _SERVER_CODES = frozenset({1012})
 
+_CARRIED = (at.OPERATIONS, at.CLOSE_CODE, at.GRAPHQL)
 ILLEGAL, DROP = object(), object()
 
 # Where tasks that outlive their conversation write; its handshake was counted.
@@ -87,49 +93,45 @@ class LifecycleMiddleware:
     def __init__(self, app: ASGIApp, *, config: Config | None = None) -> None:
         self.app = app
         self.config = Config() if config is None else config
-        self._channels = _find_channels_router(app)
+        self._channels = routes.find_channels_router(app)
+        self._advised = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Serve one scope; returns what the application returns."""
+        served = conversation = None
         try:
-            receive, send, conversation = self._wrap(scope, receive, send)
+            receive, served, conversation = self._wrap(scope, receive, send)
         except Exception as error:  # noqa: BLE001  # the boundary: our fault, the application's scope
             log_fault(error)
-            conversation = None
-        if conversation is None:
-            return await self.app(scope, receive, send)
-        return await conversation.run(self.app)
+        token = SERVED.set(served)
+        try:
+            if conversation is None:
+                return await self.app(scope, receive, send)
+            return await conversation.run(self.app)
+        finally:
+            with suppress(ValueError):  # another context, as the garbage collector ended this
+                SERVED.reset(token)
 
     def _wrap(
         self, scope: Scope, receive: Receive, send: Send
-    ) -> tuple[Receive, Send, Conversation | None]:
+    ) -> tuple[Receive, Served | None, Conversation | None]:
+        if not self._advised:
+            self._advised = True
+            servers.advise(receive, send)
         kind = scope["type"] if type(scope) is dict else None
         worker = attended(self.config)
-        if kind == "websocket" and worker.internal_errors < MOST_FAULTS:
-            return receive, send, Conversation(self, worker, scope, receive, send)
         if kind == "lifespan":
-            receive = _noting_shutdown(receive, self.config)
-        return receive, send, None
+            return _noting_shutdown(receive, self.config), None, None
+        if worker.internal_errors >= MOST_FAULTS:
+            return receive, None, None
+        served = serve(worker, scope)
+        socket = kind == "websocket"
+        conversation = Conversation(self, worker, scope, receive, send, served) if socket else None
+        return receive, served, conversation
 
     def template(self, scope: Scope) -> str | None:
         """Return the route template of a scope, or None while or where nothing knows it."""
-        if self.config.route is not None:
-            try:
-                return self.config.route(scope)
-            except Exception as error:  # noqa: BLE001  # the user's callable may do anything
-                log_route_failed(error)
-                return None
-        found = starlette.route_template(scope) or litestar.route_template(scope)
-        if found is None and self._channels is not None:
-            found = channels.route_template(self._channels, scope)
-        return found
-
-
-def _find_channels_router(app: ASGIApp) -> object | None:
-    try:
-        return channels.find_router(app)
-    except Exception:  # noqa: BLE001  # an application may refuse to be looked at
-        return None
+        return routes.template(self.config, self._channels, scope)
 
 
 def _noting_shutdown(receive: Receive, config: Config) -> Receive:
@@ -152,9 +154,10 @@ class Conversation:
         "_inner_send",
         "_lifecycle",
         "_middleware",
-        "_open",
         "_opened_at",
         "_pending",
+        "_quick_receive",
+        "_quick_send",
         "_receive_calls",
         "_received_bytes",
         "_received_text",
@@ -166,7 +169,10 @@ class Conversation:
         "_sent_ns",
         "_sent_text",
         "_serial",
+        "_served",
+        "_spans",
         "_task",
+        "_trace",
         "_words",
         "_worker",
         "awaitable",
@@ -179,14 +185,16 @@ class Conversation:
         scope: Scope,
         receive: Receive,
         send: Send,
+        served: Served,
     ) -> None:
         self._middleware = middleware
+        self._served = served
         self._worker = worker
         self._scope = scope
-        self._inner_receive = receive
+        self._inner_receive = served.watch(self, receive)
         self._inner_send = send
         self._lifecycle = Lifecycle(scope)
-        self._open = False
+        self._quick_receive = self._quick_send = False
         self._pending = 0
         self._serial = worker.connections = worker.connections + 1
         self.awaitable: Any = None
@@ -196,12 +204,18 @@ class Conversation:
         self._routed = middleware.config.route is not None
         self._route = worker.route(middleware.template(scope) if self._routed else None)
         self._begin_record(self._route)
+        self._spans: ConnectionSpans | None = None
+        self._trace: TraceIds | None = None
+        # Who set a provider has imported this: where nobody did, nothing is to be traced.
+        if "opentelemetry.trace" in sys.modules or middleware.config.tracer_provider is not None:
+            self._guard(self._begin_spans)
 
     def _begin_record(self, route: Route) -> None:
         self._words = words = route.take()
         words[at.SERIAL] = self._serial
         words[at.OPENED_AT] = words[at.STATE_AT] = self._opened_at
-        words[at.ANSWERED_AT] = words[at.SUBPROTOCOL] = words[at.VIOLATIONS] = 0
+        for word in (at.ANSWERED_AT, at.SUBPROTOCOL, at.VIOLATIONS, *_CARRIED):
+            words[word] = 0
         # Counted here and stored there: to read a word back costs more than to write it.
         self._received_text = words[RECEIVED_TEXT]
         self._received_bytes = words[at.BASE_RECEIVED_BYTES] = words[RECEIVED_BYTES]
@@ -214,6 +228,16 @@ class Conversation:
         self._receive_calls = words[RECEIVE_CALLS] = received + self._pending
         self._send_calls = words[SEND_CALLS] = sent
         words[at.STATE] = self._lifecycle.state.code + 1
+
+    @property
+    def record(self) -> memoryview:
+        """The words of this connection; after its end, words that nobody reads."""
+        return self._words
+
+    @property
+    def over(self) -> bool:
+        """Whether either side has closed, or the client is lost."""
+        return self._lifecycle.state.server in GONE or self._lifecycle.state.app in FINISHED
 
     # What the application and the server do, in the order of a conversation.
 
@@ -241,7 +265,7 @@ class Conversation:
     async def receive(self) -> Message:
         """Receive as the server does, and count what came."""
         text: Any  # of a plain message
-        if self._pending or not self._open:
+        if self._pending or not self._quick_receive:
             self._guard(self._receive_called)
         self._pending += 1
         self._receive_calls = self._words[RECEIVE_CALLS] = self._receive_calls + 1
@@ -254,7 +278,7 @@ class Conversation:
         self._pending -= 1
         try:  # inline, as in `send`: a call would cost a quarter of all that is added here
             plain = (
-                self._open
+                self._quick_receive
                 and type(message) is dict
                 and message.get("type") == "websocket.receive"
                 and type(text := message.get("text")) is str
@@ -277,7 +301,7 @@ class Conversation:
         text: Any  # of a plain message
         try:
             plain = (
-                self._open
+                self._quick_send
                 and type(message) is dict
                 and message.get("type") == "websocket.send"
                 and type(text := message.get("text")) is str
@@ -297,7 +321,7 @@ class Conversation:
         try:
             result = await self._inner_send(message)
         except BaseException as error:
-            self._guard(self._send_failed, message, error, legal)
+            self._guard(self._send_failed, message, error, legal, _now() - started)
             raise
         took = _now() - started
         if not plain or took >= FAST_NS:
@@ -312,6 +336,12 @@ class Conversation:
 
     # What the watchdog asks for, on this loop.
 
+    def found_stuck(self, reason: str) -> TraceIds | None:
+        """Note that it was found stuck; return trace and span of its handshake, if it has any."""
+        if self._spans is not None:
+            self._spans.stuck(reason)
+        return self._trace
+
     def cancel(self) -> None:
         """Cancel the task that runs the application, if `Config.cancel_stuck_closing` kept it."""
         if self._task is not None:
@@ -323,7 +353,7 @@ class Conversation:
         self._worker, self._route = worker, worker.route(name)
         worker.live[self._serial] = self
         self._begin_record(self._route)
-        for word in (at.STATE_AT, at.ANSWERED_AT, RECEIVED_AT, SENT_AT, at.VIOLATIONS):
+        for word in (at.STATE_AT, at.ANSWERED_AT, RECEIVED_AT, SENT_AT, at.VIOLATIONS, *_CARRIED):
             self._words[word] = old[word]
         if old[at.SUBPROTOCOL]:
             self._words[at.SUBPROTOCOL] = worker.subprotocol(self._lifecycle.subprotocol or "")
@@ -355,6 +385,9 @@ class Conversation:
             self._flag(self._lifecycle.opened())
 
     def _receive_called(self) -> None:
+        if self._spans is not None:
+            self._spans.receive_called(_now())
+            self._choose_way()
         self._flag(self._lifecycle.receive_called(self._pending))
 
     def _receive_failed(self, error: BaseException) -> None:
@@ -366,7 +399,7 @@ class Conversation:
         rules = self._lifecycle.received(message)
         self._note_state()
         words = self._words
-        words[RECEIVED_AT] = _now()
+        words[RECEIVED_AT] = received_at = _now()
         kind, size = _payload(message, "websocket.receive")
         if kind is None:
             self._receive_calls = words[RECEIVE_CALLS] = self._receive_calls - 1
@@ -374,6 +407,8 @@ class Conversation:
             self._received_bytes = words[RECEIVED_BYTES] = self._received_bytes + size
             words[at.RECEIVED[kind]] += 1
             self._received_text = words[RECEIVED_TEXT]
+            if self._spans is not None:
+                self._spans.received(received_at, kind, size, message.get("text"))
         self._flag(rules)
 
     def _about_to_send(self, message: Message) -> object:
@@ -384,9 +419,9 @@ class Conversation:
         self._note_state()
         if self._middleware.config.policy == "shield" and any(r.id in SHIELDED for r in rules):
             self._route.words[_SHIELDED_SENDS] += 1
-            self._flag(rules)
+            self._flag(rules, sending=True)
             return DROP
-        self._flag(rules)
+        self._flag(rules, sending=True)
         return ILLEGAL if any(rule.severity is not Severity.INFO for rule in rules) else None
 
     def _sent(self, message: Message, took: int) -> None:
@@ -396,7 +431,8 @@ class Conversation:
         if kind is None:
             self._send_calls = words[SEND_CALLS] = self._send_calls - 1
             if self._lifecycle.result is not None and not words[at.ANSWERED_AT]:
-                self._count_handshake(self._lifecycle.result)
+                status = message.get("status") if type(message) is dict else None
+                self._count_handshake(self._lifecycle.result, status)
             return
         slow = took >= FAST_NS
         if slow:
@@ -405,12 +441,19 @@ class Conversation:
         self._sent_ns = words[SENT_NS] = self._sent_ns + took
         words[at.SENT[kind + 2 * slow]] += 1
         self._sent_text = words[SENT_TEXT]
+        if self._spans is not None:
+            self._spans.sent(_now(), took, kind, size, self._route)
+            self._choose_way()
 
-    def _send_failed(self, message: Message, error: BaseException, legal: bool) -> None:
+    def _send_failed(self, message: Message, error: BaseException, legal: bool, took: int) -> None:
         self._send_calls = self._words[SEND_CALLS] = self._send_calls - 1
         rules = self._lifecycle.send_failed(message, error, legal)
         self._note_state()
-        self._flag(rules)
+        self._flag(rules, sending=True)
+        kind, size = _payload(message, "websocket.send")
+        if self._spans is not None and kind is not None:
+            failed = any(rule.severity is Severity.ERROR for rule in rules)
+            self._spans.sent(_now(), took, kind, size, self._route, error, failed)
 
     def _returned(self) -> None:
         rules = self._lifecycle.returned(self._pending)
@@ -424,17 +467,22 @@ class Conversation:
         self._flag(rules, strict=False)  # the application's own exception is the better one
         if any(rule.id == "app.exception" for rule in rules):
             self._route.words[_APP_ERRORS] += 1
+        if self._spans is not None:
+            gone = self._lifecycle.state.server in GONE
+            self._spans.raised(error, failed=bool(rules) or not gone)
         self._end("error")
 
     def _cancelled(self) -> None:
         self._flag(self._lifecycle.cancelled(), strict=False)
         self._end("aborted")
 
-    def _flag(self, rules: tuple[Rule, ...], strict: bool = True) -> None:
+    def _flag(self, rules: tuple[Rule, ...], strict: bool = True, sending: bool = False) -> None:
         for rule in rules:
             self._route.words[_VIOLATIONS[rule.id]] += 1
             self._words[at.VIOLATIONS] += 1
-            log_violation(rule, self._route.name)
+            log_violation(rule, self._route.name, self._trace)
+            if self._spans is not None:
+                self._spans.violated(rule, _now(), sending)
         if strict and self._middleware.config.policy == "strict":
             for rule in rules:
                 if rule.severity is Severity.ERROR:
@@ -442,11 +490,21 @@ class Conversation:
 
     def _note_state(self) -> None:
         state = self._lifecycle.state
-        self._open = state is OPEN
+        self._choose_way()
         word = state.code + 1
         if self._words[at.STATE] != word:
             self._words[at.STATE] = word
-            self._words[at.STATE_AT] = _now()
+            self._words[at.STATE_AT] = moved_at = _now()
+            self._words[at.CLOSE_CODE] = self._lifecycle.close_code or 0
+            if self._spans is not None and state.label == "closing":
+                self._spans.closing(moved_at)
+
+    def _choose_way(self) -> None:
+        """Let plain messages take the quick way: in an open connection, once no span is due."""
+        spans = self._spans
+        is_open = self._lifecycle.state is OPEN
+        self._quick_receive = is_open and (spans is None or spans.receives_done)
+        self._quick_send = is_open and (spans is None or not spans.sends_left)
 
     def _find_route(self) -> None:
         """Go on with the counters and a record of the route, now that it can be known."""
@@ -457,12 +515,12 @@ class Conversation:
         old = self._words
         self._begin_record(route)
         new = self._words
-        for word in (at.STATE_AT, RECEIVED_AT, at.VIOLATIONS):
+        for word in (at.STATE_AT, RECEIVED_AT, at.VIOLATIONS, *_CARRIED):
             new[word] = old[word]
         self._route.give_back(old)
         self._route = route
 
-    def _count_handshake(self, result: str) -> None:
+    def _count_handshake(self, result: str, status: object = None) -> None:
         self._words[at.ANSWERED_AT] = answered = _now()
         subprotocol = self._lifecycle.subprotocol
         if subprotocol is not None:
@@ -470,6 +528,18 @@ class Conversation:
         words = self._route.words
         words[_HANDSHAKES[(result,)]] += 1
         _HANDSHAKE_DURATION.observe(words, answered - self._opened_at)
+        if self._spans is not None:
+            subprotocol = self._lifecycle.subprotocol
+            self._spans.answered(result, answered, self._route, subprotocol, status)
+
+    def _begin_spans(self) -> None:
+        from .telemetry.spans import begin
+
+        lost = self._worker.count_dropped_span
+        config = self._middleware.config
+        self._spans, context = begin(config, self._scope, self._opened_at, lost)
+        if context is not None:
+            self._trace = context.trace_id, context.span_id
 
     def _end(self, result: str) -> None:
         """Count the end; `result` is the handshake's if the application never answered."""
@@ -481,11 +551,15 @@ class Conversation:
             gone = self._lifecycle.state.server in GONE
             self._count_handshake("aborted" if gone else result)
         elif self._lifecycle.accepted:
-            words[_CLOSES[self._close_labels()]] += 1
-            _CONNECTION_DURATION.observe(words, _now() - answered)
-        self._words = _VOID
-        self._open = False
-        self._route.give_back(record)
+            labels, ended = self._close_labels(), _now()
+            words[_CLOSES[labels]] += 1
+            _CONNECTION_DURATION.observe(words, ended - answered)
+            if self._spans is not None:
+                self._spans.ended(ended, record, self._lifecycle, self._route, labels[0])
+        self._words, self._spans = _VOID, None
+        self._quick_receive = self._quick_send = False
+        if not self._served.keep(self._route, record):
+            self._route.give_back(record)
 
     def _close_labels(self) -> tuple[str, str]:
         """Return initiator and code; who closed first is told by order, never by the code."""

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
     from ..store.snapshot import Connection, Snapshot
 
-STATE_STYLES = {"closing": "bold red", "connecting": "yellow", "open": "green"}
+STATE_STYLES = {
+    "orphaned": "bold magenta",
+    "closing": "bold red",
+    "connecting": "yellow",
+    "open": "green",
+}
 
 
 @click.command()
@@ -127,7 +132,7 @@ def _cells(connection: Connection, wide: bool) -> tuple[str, ...]:
     return (
         connection.worker,
         connection.route,
-        connection.state,
+        f"{connection.state} {connection.close}".rstrip() if wide else connection.state,
         duration(connection.age),
         duration(connection.silent),
         connection.waits_for if wide else connection.waits_for.replace("application", "app"),

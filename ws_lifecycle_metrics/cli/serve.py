@@ -6,11 +6,15 @@ import logging
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from ..config import ExporterConfig
+from ..config import ConfigError, ExporterConfig
 from .options import Refused, config_options, configured
+
+if TYPE_CHECKING:
+    from ..telemetry.otlp import Pusher
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
@@ -21,7 +25,8 @@ def serve(**given: str | None) -> None:
     """Run the sidecar: metrics and health for all workers.
 
     It serves /metrics, /connections, /healthz, /readyz and an index at / for one service of
-    this host, and only reads. SIGTERM or SIGINT ends it.
+    this host, and only reads. SIGTERM or SIGINT ends it. With --otlp it also pushes the metrics
+    each OTEL_METRIC_EXPORT_INTERVAL ms.
     """
     import asyncio
 
@@ -29,15 +34,29 @@ def serve(**given: str | None) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
+    pusher = _pusher(config) if config.otlp else None
     try:
-        asyncio.run(_serve(config))
+        asyncio.run(_serve(config, pusher))
     except OSError as error:
         raise Refused(
             f"cannot listen on {_address(config.host, config.port)}: {_why(error)}"
         ) from error
 
 
-async def _serve(config: ExporterConfig) -> None:
+def _pusher(config: ExporterConfig) -> Pusher:
+    try:
+        from ..telemetry.otlp import Pusher
+    except ImportError as error:
+        raise Refused(
+            f"--otlp needs {error.name}: pip install 'ws-lifecycle-metrics[otel]'"
+        ) from error
+    try:
+        return Pusher(config.service, config.directory)
+    except ConfigError as error:
+        raise Refused(str(error)) from error
+
+
+async def _serve(config: ExporterConfig, pusher: Pusher | None) -> None:
     import asyncio
 
     from ..exporter.server import Exporter
@@ -50,9 +69,14 @@ async def _serve(config: ExporterConfig) -> None:
     try:
         host, port = await exporter.start()
         _announce(config, host, port)
+        if pusher is not None:
+            pusher.start()
         await stop.wait()
     finally:
         await exporter.aclose()
+        # In a thread, and bounded: a collector that is down must not keep the sidecar alive.
+        if pusher is not None and not await asyncio.to_thread(pusher.close):
+            logger.warning("the collector did not answer: the last push over OTLP is lost")
     logger.info("stopped")
 
 

@@ -7,6 +7,8 @@ import logging
 import os
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +18,14 @@ from ..labels import OTHER, Cap
 from . import archive
 from . import layout as at
 from .directory import Directory, DirectoryError, service_path
-from .layout import ROUTE_BLOCK_WORDS, WORKER_BLOCK, WORKER_BLOCK_WORDS, BlockKind
+from .layout import (
+    OPERATION_BLOCK_WORDS,
+    ROUTE_BLOCK_WORDS,
+    WORKER_BLOCK,
+    WORKER_BLOCK_WORDS,
+    BlockKind,
+)
+from .operations import Operations
 from .process import at_forked_exit
 from .reader import Contents, Reader, decode
 from .route import Route as Route
@@ -29,8 +38,11 @@ Place = tuple[str, str]
 
 FIRST_RECORDS = 64
 MOST_RECORDS = 2048
+MOST_FAULTS = 100
+"""After so many faults of this package's own, a worker observes no more."""
 
 _OVERFLOW = WORKER_BLOCK[catalog.LABEL_OVERFLOW.name].offsets
+_SPANS_DROPPED = WORKER_BLOCK[catalog.SPANS_DROPPED.name].offsets[()]
 _INTERNAL_ERRORS = WORKER_BLOCK[catalog.INTERNAL_ERRORS.name].offsets[()]
 
 logger = logging.getLogger("ws_lifecycle_metrics")
@@ -61,6 +73,12 @@ class Worker:
         self._subprotocol_cap = self._cap(
             "subprotocol", config.max_subprotocols, config.subprotocols
         )
+        self.operations = Operations(
+            config,
+            lambda name: self._add(BlockKind.OPERATION, OPERATION_BLOCK_WORDS, name),
+            lambda: self.count_overflow("graphql_operation_name"),
+        )
+        self.posted: deque[Callable[[], object]] = deque()  # steps that other threads left
         number = self._start_other()
         # What is counted where no room is left, of any route.
         self.spare = self.segment.add_block(BlockKind.RECORDS, at.RECORD_WORDS, owner=number).words
@@ -83,6 +101,12 @@ class Worker:
         """Count a fault of this package."""
         self.internal_errors += 1
         self.words[_INTERNAL_ERRORS] = self.internal_errors
+        if self.internal_errors == MOST_FAULTS:
+            self.switch_off()
+
+    def count_dropped_span(self) -> None:
+        """Count a span that was not made."""
+        self.words[_SPANS_DROPPED] += 1
 
     def switch_off(self) -> None:
         """Say that this worker's middleware observes no more."""
@@ -125,6 +149,10 @@ class Worker:
             block = self._add(BlockKind.SUBPROTOCOL, 0, name)
             number = self._subprotocols[name] = 0 if block is None else block.number + 1
         return number
+
+    def is_here(self) -> bool:
+        """Whether the caller runs in the thread that may write the words."""
+        return self.thread.ident == threading.get_ident()
 
     def new_records(self, route_number: int, have: int) -> list[Words]:
         """Return fresh records for a route that has some; none at the cap or the memory's end."""
@@ -213,6 +241,14 @@ def unshared(config: Config) -> tuple[Totals, list[Contents]]:
             if not worker.segment.shared
         ]
         return dict(_ended.get((config.directory, config.service), {})), living
+
+
+def own(config: Config) -> tuple[list[Contents], bool]:
+    """Return the segments of this process's workers, and whether others can read them all."""
+    with _lock:
+        workers = local_workers(config)
+        segments = [decode(w.segment.name, w.segment.contents(), alive=True) for w in workers]
+        return segments, all(worker.segment.shared for worker in workers)
 
 
 def _place(worker: Worker) -> Place:
