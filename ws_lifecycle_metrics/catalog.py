@@ -73,6 +73,16 @@ STUCK_REASONS = (
 WORKER_STUCK_REASONS = ("loop_blocked", "stopped", "accept_starved", "dead")
 STALL_SEVERITIES = ("miss", "megamiss", "stuck")
 SOCKET_STATES = ("established", "close_wait")
+OPERATION_TYPES = ("query", "mutation", "subscription")
+END_REASONS = (
+    "completed",
+    "rejected",
+    "client_complete",
+    "disconnected",
+    "cancelled",
+    "consumer_gone",
+    "error",
+)
 
 OTHER_CODE = "other"
 _KNOWN_CODES = (
@@ -81,6 +91,18 @@ _KNOWN_CODES = (
 )
 CODES = (*map(str, _KNOWN_CODES), "3xxx", "4xxx", OTHER_CODE)
 _CODE_LABELS = {code: str(code) for code in _KNOWN_CODES}
+
+
+_ATTRIBUTES = {
+    "http_route": "http.route",
+    "graphql_operation_name": "graphql.operation.name",
+    "graphql_operation_type": "graphql.operation.type",
+}
+
+
+def attribute(label: str) -> str:
+    """Return what OpenTelemetry calls a label: its own name, or that of the conventions."""
+    return _ATTRIBUTES.get(label, label)
 
 
 def code_label(code: int | None) -> str:
@@ -93,6 +115,19 @@ def code_label(code: int | None) -> str:
     if 3000 <= code <= 3999:
         return "3xxx"
     return "4xxx" if 4000 <= code <= 4999 else OTHER_CODE
+
+
+CODE_NAMES: Mapping[int, str] = {
+    4400: "bad message",
+    4401: "subscribe before acknowledgement",
+    4403: "forbidden",
+    4406: "subprotocol not accepted",
+    4408: "connection_init timed out",
+    4409: "operation id in use",
+    4429: "connection_init sent twice",
+    4500: "internal server error",
+}
+"""What the close codes of the GraphQL protocols mean."""
 
 
 def _singles(values: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
@@ -240,6 +275,74 @@ OLDEST_STATE = Metric(
     help="Unix time at which the connection that is longest in this state entered it; 0: none.",
 )
 
+GRAPHQL_REQUESTS = Metric(
+    name="graphql.server.requests",
+    kind=Kind.COUNTER,
+    unit="{operation}",
+    labels=("graphql_operation_name", "graphql_operation_type"),
+    series=_singles(OPERATION_TYPES),
+    block=Block.OPERATION,
+    help="Operations that began, over WebSocket and HTTP.",
+)
+GRAPHQL_ACTIVE = Metric(
+    name="graphql.server.request.active",
+    kind=Kind.GAUGE,
+    unit="{operation}",
+    labels=("graphql_operation_name", "graphql_operation_type"),
+    series=_singles(OPERATION_TYPES),
+    help="Operations that began and have not ended.",
+)
+GRAPHQL_DURATION = Metric(
+    name="graphql.server.request.duration",
+    kind=Kind.HISTOGRAM,
+    unit="s",
+    labels=("graphql_operation_name", "graphql_operation_type"),
+    series=_singles(OPERATION_TYPES),
+    buckets=(0.005, 0.025, 0.1, 0.5, 1, 5, 10, 60, 600, 3600, 86400),
+    block=Block.OPERATION,
+    help="Time from an operation's start to its end; of a subscription its whole life.",
+)
+SUBSCRIPTION_EVENTS = Metric(
+    name="graphql.server.subscription.event_count",
+    kind=Kind.COUNTER,
+    unit="{result}",
+    labels=("graphql_operation_name",),
+    block=Block.OPERATION,
+    help="Results of subscriptions that were handed to the transport.",
+)
+SUBSCRIPTION_ERRORS = Metric(
+    name="graphql.server.subscription.event_errors",
+    kind=Kind.COUNTER,
+    unit="{result}",
+    labels=("graphql_operation_name",),
+    block=Block.OPERATION,
+    help="Results of subscriptions that carried errors.",
+)
+SUBSCRIPTION_FIRST_EVENT = Metric(
+    name="graphql.server.subscription.first_event",
+    kind=Kind.HISTOGRAM,
+    unit="s",
+    labels=("graphql_operation_name",),
+    buckets=(0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    block=Block.OPERATION,
+    help="Time from a subscription's start to its first result.",
+)
+SUBSCRIPTION_ENDS = Metric(
+    name="graphql.server.subscription.ends",
+    kind=Kind.COUNTER,
+    unit="{subscription}",
+    labels=("graphql_operation_name", "reason"),
+    series=_singles(END_REASONS),
+    block=Block.OPERATION,
+    help="Subscriptions that ended, by how; one whose type nobody learned counts if rejected.",
+)
+SUBSCRIPTION_ORPHANS = Metric(
+    name="graphql.server.subscription.orphans",
+    kind=Kind.GAUGE,
+    unit="{subscription}",
+    help="Subscriptions that go on although their WebSocket connection has ended.",
+)
+
 WORKER_START = Metric(
     name="asgi.worker.start_timestamp",
     kind=Kind.GAUGE,
@@ -328,7 +431,7 @@ LABEL_OVERFLOW = Metric(
     kind=Kind.COUNTER,
     unit="{observation}",
     labels=("label",),
-    series=_singles(("http_route", "subprotocol")),
+    series=_singles(("http_route", "subprotocol", "graphql_operation_name")),
     block=Block.WORKER,
     help="Label values that were folded into 'other' because their cap was reached.",
 )
@@ -338,6 +441,13 @@ INTERNAL_ERRORS = Metric(
     unit="{error}",
     block=Block.WORKER,
     help="Faults of this package that were kept from the application.",
+)
+SPANS_DROPPED = Metric(
+    name="ws_lifecycle_metrics.spans_dropped",
+    kind=Kind.COUNTER,
+    unit="{span}",
+    block=Block.WORKER,
+    help="Spans that were not made: the tracer raised, or a connection had too many findings.",
 )
 SWITCHED_OFF = Metric(
     name="ws_lifecycle_metrics.switched_off",
@@ -355,6 +465,14 @@ SKIPPED_SEGMENTS = Metric(
     kind=Kind.GAUGE,
     unit="{file}",
     help="Files in the directory of segments that could not be trusted or read.",
+)
+OTLP_PUSHES = Metric(
+    name="ws_lifecycle_metrics.otlp_pushes",
+    kind=Kind.COUNTER,
+    unit="{push}",
+    labels=("result",),
+    series=_singles(("ok", "failed")),
+    help="Pushes over OTLP by the process that answers, by whether the collector took them.",
 )
 COLLECT_DURATION = Metric(
     name="ws_lifecycle_metrics.collect.duration",

@@ -122,7 +122,7 @@ async def test_connections_as_json(tmp_path: Path) -> None:
     assert set(found["connections"][0]) == {
         *("worker", "pid", "id", "route", "subprotocol", "state", "age", "in_state", "silent"),
         *("waits_for", "received_messages", "received_bytes", "sent_messages", "sent_bytes"),
-        *("violations", "stuck", "where", "stack"),
+        *("violations", "stuck", "where", "stack", "subscriptions", "graphql", "close"),
     }
     assert len(json.loads(limited.stdout)["connections"]) == 1
 

@@ -9,7 +9,7 @@ from ..watchdog.gauges import stuck_records
 from ..watchdog.sidefile import Stack, Stacks
 from . import layout as at
 from .reader import Contents
-from .totals import state_label
+from .series import close_name, graphql_state, live_state
 
 if TYPE_CHECKING:
     from .snapshot import Snapshot
@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 class Connection:
     """One connection that has not ended. Ages are in seconds.
 
-    `waits_for` is where the application is: "receive", "send" or "application". `stuck` is why
-    it is stuck, or empty. `stack` is where it waits, as its worker told of late: lines
-    "file:line:function", outermost first; the last one in the user's code is `where`.
+    `state` is "orphaned" where the connection has ended and `subscriptions` of it go on;
+    `in_state` is then the time since. `waits_for` is where the application is: "receive", "send"
+    or "application". `stuck` is why it is stuck, or empty. `stack` is where it waits, as its
+    worker told of late: lines "file:line:function", outermost first; the last one in the user's
+    code is `where`.
+    `graphql` says how far a connection has come that speaks a GraphQL subprotocol; `close` is
+    the code of the close that came first, with its name if it has one.
     """
 
     worker: str
@@ -42,10 +46,13 @@ class Connection:
     stuck: str = ""
     where: str = ""
     stack: tuple[str, ...] = ()
+    subscriptions: int = 0
+    graphql: str = ""
+    close: str = ""
 
 
 def list_connections(snapshot: Snapshot) -> list[Connection]:
-    """Return all connections that have not ended: stuck ones, then the longest closing."""
+    """Return all that have not ended or left subscriptions behind: stuck ones, then the worst."""
     stuck = {
         (worker.uuid, record[at.SERIAL]): reason
         for worker in snapshot.workers
@@ -59,7 +66,7 @@ def list_connections(snapshot: Snapshot) -> list[Connection]:
         for i in range(0, len(records), at.RECORD_WORDS)
         if records[i + at.STATE]
     ]
-    order = {"closing": 0, "connecting": 1, "open": 2}
+    order = {"orphaned": 0, "closing": 1, "connecting": 2, "open": 3}
     return sorted(found, key=lambda c: (not c.stuck, order[c.state], -c.in_state, c.worker, c.id))
 
 
@@ -73,6 +80,7 @@ def _connection(
     received = sum(record[word] for word in at.RECEIVED)
     sent = sum(record[word] for word in at.SENT)
     opened = record[at.OPENED_AT]
+    subprotocol = worker.subprotocols.get(record[at.SUBPROTOCOL] - 1, "")
     told = snapshot.stacks.get(worker.uuid, Stacks()).connections.get(record[at.SERIAL], Stack())
     # A receive() may stay open for good while others send: sending is the narrower place.
     waits = "send" if at.sends_pending(record) else ""
@@ -82,8 +90,8 @@ def _connection(
         pid=worker.header[at.PID],
         id=record[at.SERIAL],
         route=worker.routes[owner][0],
-        subprotocol=worker.subprotocols.get(record[at.SUBPROTOCOL] - 1, ""),
-        state=state_label(record[at.STATE]),
+        subprotocol=subprotocol,
+        state=live_state(record[at.STATE]),
         age=snapshot.age(worker, opened),
         in_state=snapshot.age(worker, record[at.STATE_AT]),
         silent=snapshot.age(worker, max(opened, record[at.RECEIVED_AT], record[at.SENT_AT])),
@@ -96,6 +104,9 @@ def _connection(
         stuck=stuck.get((worker.uuid, record[at.SERIAL]), ""),
         where=told.where,
         stack=told.lines,
+        subscriptions=record[at.OPERATIONS],
+        graphql=graphql_state(subprotocol, record[at.GRAPHQL]),
+        close=close_name(record[at.CLOSE_CODE]),
     )
 
 

@@ -17,7 +17,6 @@ from itertools import compress
 from .. import catalog
 from ..catalog import METRICS, Kind, Metric
 from ..config import Config
-from ..labels import OTHER
 from ..watchdog import sidefile
 from ..watchdog.gauges import clock_of, stuck_connections, worker_gauges
 from ..watchdog.kernel import View
@@ -28,9 +27,16 @@ from . import layout as at
 from .connections import Connection as Connection
 from .connections import list_connections, slot
 from .directory import Directory, DirectoryError, service_path
+from .exemplars import Exemplar, Key, collect
 from .reader import Contents, Reader
-from .totals import Totals, add_segment, column, merge, state_label
-from .worker import unshared
+from .series import (
+    Series,
+    is_open,
+    open_connections,
+    orphans,
+)
+from .totals import Totals, add_segment, column, counted_here, merge, state_label
+from .workers import own, unshared
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
@@ -39,10 +45,14 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """A histogram's value: `counts` of each bucket and of what is above the last; `sum` in s."""
+    """A histogram's value: `counts` of each bucket and of what is above the last; `sum` in s.
+
+    `exemplars` are one a bucket, None where there is none; empty: nothing was traced.
+    """
 
     counts: tuple[int, ...]
     sum: float
+    exemplars: tuple[Exemplar | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,7 @@ class Snapshot:
     workers: list[Contents]
     totals: Totals
     degraded: bool
+    since: int  # Unix time, ns, from which the totals count
     skipped: dict[str, str] = field(default_factory=dict)
     duration: float = 0.0
     health: list[Health] = field(default_factory=list)
@@ -73,29 +84,19 @@ class Snapshot:
 
     def families(self) -> Iterator[Family]:
         """Yield every metric of the catalogue with all its series, known ones at 0."""
-        routes = self._routes()
-        gauges = self._gauges(routes)
+        series = Series(self.workers, self.totals)
+        gauges, traced = self._gauges(series), collect(self.workers)
         for metric in METRICS.values():
             if metric.kind is Kind.GAUGE:
                 yield Family(metric, gauges[metric.name])
             else:
-                yield Family(metric, self._counted(metric, routes))
+                yield Family(metric, self._counted(metric, series.known(metric), traced))
 
-    def _routes(self) -> list[str]:
-        live = {route for worker in self.workers for route, _ in worker.routes.values()}
-        dead = {labels[0] for name, labels in self.totals if "http_route" in METRICS[name].labels}
-        return sorted(live | dead | {OTHER})
-
-    def _counted(self, metric: Metric, routes: list[str]) -> dict[Labels, float | Histogram]:
-        owners: list[Labels]
-        if "http_route" in metric.labels:
-            owners = [(route,) for route in routes]
-        elif "worker" in metric.labels:
-            owners = [(slot(worker),) for worker in self.workers]
-        else:
-            owners = [()]
+    def _counted(
+        self, metric: Metric, known: list[Labels], traced: Mapping[Key, list[Exemplar | None]]
+    ) -> dict[Labels, float | Histogram]:
         none = [0] * at.words_of(metric)
-        found = {(*owner, *labels): none for owner in owners for labels in metric.series}
+        found = dict.fromkeys(known, none)
         found.update(
             (labels, words) for (name, labels), words in self.totals.items() if name == metric.name
         )
@@ -104,28 +105,29 @@ class Snapshot:
                 return {labels: words[0] / at.NS for labels, words in found.items()}
             return {labels: words[0] for labels, words in found.items()}
         return {
-            labels: Histogram(tuple(words[:-1]), words[-1] / at.NS)
+            labels: Histogram(
+                tuple(words[:-1]),
+                words[-1] / at.NS,
+                tuple(traced.get((metric.name, labels), ())),
+            )
             for labels, words in found.items()
         }
 
-    def _gauges(self, routes: list[str]) -> dict[str, dict[Labels, float | Histogram]]:
-        active, oldest = self._active(routes)
+    def _gauges(self, series: Series) -> dict[str, dict[Labels, float | Histogram]]:
+        active, oldest = self._active(series)
         return {
             catalog.ACTIVE_CONNECTIONS.name: dict(active),
             catalog.OLDEST_STATE.name: dict(oldest),
             catalog.WORKER_START.name: {
                 (slot(w),): w.header[at.CREATED_WALL] / at.NS for w in self.workers
             },
-            catalog.WORKER_ACTIVE.name: {
-                (slot(w),): sum(1 for _, block in w.records for s in column(block, at.STATE) if s)
-                for w in self.workers
-            },
+            catalog.WORKER_ACTIVE.name: {(slot(w),): open_connections(w) for w in self.workers},
+            catalog.GRAPHQL_ACTIVE.name: dict(series.active_operations()),
+            catalog.SUBSCRIPTION_ORPHANS.name: {(): orphans(self.workers)},
             catalog.STUCK_CONNECTIONS.name: dict(
-                stuck_connections(self.workers, self.healths, routes)
+                stuck_connections(self.workers, self.healths, sorted(series.routes))
             ),
-            **{
-                name: dict(series) for name, series in worker_gauges(self.health, self.wall).items()
-            },
+            **{name: dict(found) for name, found in worker_gauges(self.health, self.wall).items()},
             catalog.EXPORTER_TIME.name: {(): self.wall},
             catalog.SWITCHED_OFF.name: {
                 (): sum(1 for w in self.workers if w.header[at.SWITCHED_OFF_SINCE])
@@ -140,13 +142,9 @@ class Snapshot:
     def _full(self) -> bool:
         return any(worker.header[at.FULL] for worker in self.workers)
 
-    def _active(self, routes: list[str]) -> tuple[Counter[Labels], dict[Labels, float]]:
+    def _active(self, series: Series) -> tuple[Counter[Labels], dict[Labels, float]]:
         active: Counter[Labels] = Counter(
-            {
-                (route, subprotocol, state): 0
-                for route in routes
-                for (subprotocol, state) in catalog.ACTIVE_CONNECTIONS.series
-            }
+            dict.fromkeys(series.known(catalog.ACTIVE_CONNECTIONS), 0)
         )
         oldest: dict[Labels, float] = dict.fromkeys(catalog.OLDEST_STATE.series, 0.0)
         for worker in self.workers:
@@ -154,7 +152,10 @@ class Snapshot:
                 route = worker.routes[owner][0]
                 states = column(records, at.STATE)
                 pairs = Counter(
-                    compress(zip(column(records, at.SUBPROTOCOL), states, strict=True), states)
+                    compress(
+                        zip(column(records, at.SUBPROTOCOL), states, strict=True),
+                        map(is_open, states),
+                    )
                 )
                 for (subprotocol, state), number in pairs.items():
                     name = worker.subprotocols.get(subprotocol - 1, "")
@@ -172,6 +173,7 @@ class Snapshot:
         ):
             if since < first.get(state, since + 1):
                 first[state] = since
+        first.pop(at.ORPHANED, None)
         for state, since in first.items():
             label = (state_label(state),)
             entered = self.wall - self.age(worker, since)
@@ -229,19 +231,41 @@ class Source:
         except DirectoryError as error:
             degraded = True
             logger.debug("no shared segments: %s", error)
-        now = time.monotonic_ns()
+        snapshot = self._snapshot(segments, archived, degraded, skipped, stacks)
+        merge(snapshot.totals, ended)
+        snapshot.duration = time.perf_counter() - began
+        return snapshot
+
+    def take_own(self) -> Snapshot:
+        """Read the workers of this process alone, as where each process exports its own."""
+        began = time.perf_counter()
+        segments, shared = own(self.config)
+        snapshot = self._snapshot(segments, archive.Archive(), not shared)
+        snapshot.duration = time.perf_counter() - began
+        return snapshot
+
+    def _snapshot(
+        self,
+        segments: list[Contents],
+        archived: archive.Archive,
+        degraded: bool,
+        skipped: Mapping[str, str] | None = None,
+        stacks: Mapping[int, Stacks] | None = None,
+    ) -> Snapshot:
+        now, wall = time.monotonic_ns(), time.time()
+        made = [archived.since, *(int(contents.header[at.CREATED_WALL]) for contents in segments)]
         snapshot = Snapshot(
             now=now,
-            wall=time.time(),
+            wall=wall,
             workers=[contents for contents in segments if contents.alive],
             totals=archived.totals,
             degraded=degraded,
-            skipped=skipped,
+            since=min(filter(None, made), default=round(wall * at.NS)),
+            skipped=dict(skipped or {}),
             health=self._judge.look(segments, archived.deaths, now, self.views),
-            stacks=stacks,
+            stacks=dict(stacks or {}),
         )
-        merge(snapshot.totals, ended)
         for contents in segments:
             add_segment(snapshot.totals, contents)
-        snapshot.duration = time.perf_counter() - began
+        merge(snapshot.totals, counted_here())
         return snapshot

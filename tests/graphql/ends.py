@@ -1,0 +1,147 @@
+"""Every way in which a subscription can end, as a script for a peer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tests.graphql import schema
+from tests.graphql.peer import SECONDS, TRANSPORT_WS, Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Script = Callable[[Peer], Awaitable[None]]
+
+SLOW = "subscription Slow { slow }"
+ENDS: dict[str, Script] = {}
+
+
+def script(function: Script) -> Script:
+    ENDS[function.__name__.replace("_", " ")] = function
+    return function
+
+
+async def source_ended() -> None:
+    await asyncio.wait_for(schema.signals.ended.wait(), SECONDS)
+
+
+async def slow_one(peer: Peer) -> None:
+    """Subscribe to a source that gives one result and then waits for ever."""
+    await peer.initialised()
+    peer.subscribe(SLOW)
+    await peer.until("next")
+
+
+@script
+async def natural_end(peer: Peer) -> None:
+    await peer.initialised()
+    peer.subscribe("subscription Count { count(to: 3) }")
+    await peer.until("complete")
+    peer.leave()
+
+
+@script
+async def source_raises(peer: Peer) -> None:
+    await peer.initialised()
+    peer.subscribe("subscription Boom { boom }")
+    await peer.until("complete")
+    peer.leave()
+
+
+@script
+async def client_complete(peer: Peer) -> None:
+    await slow_one(peer)
+    peer.complete()
+    await source_ended()
+    peer.leave()
+
+
+@script
+async def client_disconnect(peer: Peer) -> None:
+    await slow_one(peer)
+    peer.leave(1000)
+
+
+@script
+async def abrupt_loss(peer: Peer) -> None:
+    await slow_one(peer)
+    peer.leave(1006)
+
+
+@script
+async def send_finds_the_client_gone(peer: Peer) -> None:
+    await _refuse(peer, ConnectionResetError)
+
+
+@script
+async def send_fails(peer: Peer) -> None:
+    await _refuse(peer, RuntimeError)
+
+
+async def _refuse(peer: Peer, error: type[Exception]) -> None:
+    await peer.initialised()
+    peer.refuse, peer.refuse_after = error, 2  # the acknowledgement and one result
+    peer.subscribe("subscription Many { many }")
+    while await peer.message() is not None:
+        pass
+    if peer.protocol == TRANSPORT_WS:
+        await source_ended()
+    peer.leave(1006)
+
+
+@script
+async def validation_error(peer: Peer) -> None:
+    await peer.initialised()
+    peer.subscribe("subscription Bad { nowhere }")
+    await peer.until("error")
+    peer.leave()
+
+
+@script
+async def syntax_error(peer: Peer) -> None:
+    await peer.initialised()
+    peer.subscribe("subscription {{")
+    await peer.until("error")
+    peer.leave()
+
+
+@script
+async def unknown_operation(peer: Peer) -> None:
+    await peer.initialised()
+    peer.subscribe("subscription Count { count }", operationName="Nobody")
+    await peer.until("error")
+    peer.leave()
+
+
+@script
+async def refused_by_the_source(peer: Peer) -> None:
+    await peer.initialised()
+    peer.subscribe("subscription Refused { refused }")
+    await peer.until("complete")
+    peer.leave()
+
+
+@script
+async def duplicate_id(peer: Peer) -> None:
+    await slow_one(peer)
+    peer.subscribe(SLOW)
+    await peer.until("next")  # or the close, by the newer protocol
+    peer.leave()
+
+
+@script
+async def complete_in_the_same_burst(peer: Peer) -> None:
+    await peer.initialised()
+    peer.subscribe(SLOW)
+    peer.complete()
+    peer.subscribe("subscription Count { count(to: 1) }", id="2")
+    while (await peer.until("complete")).get("id") == "1":
+        pass
+    peer.leave()
+
+
+@script
+async def app_task_cancelled(peer: Peer) -> None:
+    await slow_one(peer)
+    peer.task.cancel()

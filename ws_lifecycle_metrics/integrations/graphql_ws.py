@@ -1,0 +1,287 @@
+"""What GraphQL operations and the connection they run on know of each other.
+
+The middleware leaves a `Served` in a context variable, which every framework carries to the
+tasks and threads that it starts for the scope; an integration takes it there when an operation
+begins. On a connection that offers a GraphQL subprotocol it is a `Subscriptions`: it sees what
+the client sends, and keeps the connection's record for as long as subscriptions go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+from asyncio import AbstractEventLoop
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from ..store import layout as at
+from ..store.layout import NS, GraphQLState
+from ..store.worker import Route, Worker
+from ..telemetry.logs import log_fault
+
+if TYPE_CHECKING:
+    from ..conversation import Conversation
+    from ..telemetry.operations import OperationSpan
+
+Receive = Callable[[], Awaitable[Any]]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SUBPROTOCOLS = frozenset({"graphql-transport-ws", "graphql-ws"})
+
+# The type stands within the first characters of a frame, unless a payload comes before it; a
+# frame that ends an operation has no payload. What follows is never looked at.
+PREFIX = 200
+_TYPE = re.compile(r'"type"\s*:\s*"(connection_init|subscribe|start|complete|stop)"')
+_BEGINNINGS, _ENDS = frozenset({"subscribe", "start"}), frozenset({"complete", "stop"})
+
+
+class Served:
+    """What serves a scope: the worker, and the event loop that is the worker's own, if known."""
+
+    __slots__ = ("_conversation", "loop", "worker")
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self._conversation: Conversation | None = None
+        try:
+            self.loop: AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:  # another library's loop
+            self.loop = None
+
+    def run(self, step: Callable[[], object]) -> None:
+        """Run a step that writes to the worker's words: now, or soon where this is its thread.
+
+        From any other thread (a synchronous Django view runs in one) it is left to the loop,
+        without waiting for it; where that loop is gone, the worker's next scope takes it.
+        """
+        if self.worker.is_here():
+            self.settle()  # what came before stays before
+            step()
+            return
+        self.worker.posted.append(step)
+        if self.loop is not None:
+            try:
+                self.loop.call_soon_threadsafe(self.settle)
+            except RuntimeError:  # closed
+                self.loop = None
+
+    def settle(self) -> None:
+        """Run, in the worker's own thread, what other threads left; a fault in it stays here."""
+        posted = self.worker.posted
+        while posted:
+            guarded(self, posted.popleft())
+
+    # A scope that is no WebSocket of a GraphQL subprotocol knows nothing of its operations.
+
+    socket = False
+
+    def begin_span(self, extensions: object) -> OperationSpan | None:
+        """Note that an operation begins, for the span that it gets at its end; None: no span.
+
+        `extensions` are those of its message, where a client may say whose trace it belongs to.
+        """
+        config = self.worker.config
+        if config.tracer_provider is None and "opentelemetry.trace" not in sys.modules:
+            return None
+        from ..telemetry.operations import begin_operation
+
+        spans = None if self._conversation is None else self._conversation.spans
+        return begin_operation(
+            config,
+            lambda: self.run(self.worker.count_dropped_span),
+            socket=self.socket,
+            connection=spans,
+            extensions=_CARRIED.get() if extensions is None and self.socket else extensions,
+        )
+
+    def watch(self, conversation: Conversation, receive: Receive) -> Receive:
+        """Return what stands between the server's `receive` and the conversation."""
+        return receive
+
+    def keep(self, route: Route, record: memoryview) -> bool:
+        """Whether the record of a connection that ends is still needed, and by whom freed."""
+        return False
+
+    def subscription_began(self) -> None:
+        """Note that a subscription runs on this connection."""
+
+    def subscription_ended(self) -> None:
+        """Note that a subscription on this connection has ended."""
+
+    def operation_ended(self) -> None:
+        """Note that an operation of any type is over, executed or not."""
+
+    def end_reason(self, otherwise: str) -> str:
+        """Return why an operation was broken off, as the connection knows it."""
+        return otherwise
+
+
+_CARRIED: ContextVar[object] = ContextVar("ws_lifecycle_metrics_carried", default=None)
+"""The extensions of the message that was read last: who begins an operation of it, in a task of
+its own, has a copy of the context from then. No framework hands them over on a WebSocket."""
+
+SERVED: ContextVar[Served | None] = ContextVar("ws_lifecycle_metrics_served", default=None)
+
+
+def guarded(
+    served: Served | None, step: Callable[P, T], *arguments: P.args, **options: P.kwargs
+) -> T | None:
+    """Run a step of ours; a fault in it is counted and logged, and the step gives None."""
+    try:
+        return step(*arguments, **options)
+    except Exception as error:  # noqa: BLE001  # the boundary that keeps our faults to ourselves
+        log_fault(error)
+        with suppress(Exception):  # the same fault may stand in the way of counting it
+            if served is not None:
+                served.run(served.worker.count_internal_error)
+    return None
+
+
+class Subscriptions(Served):
+    """The GraphQL side of one WebSocket connection.
+
+    It stands between the server's `receive` and the conversation, so that only connections
+    that may speak GraphQL pay for it.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_cancelled",
+        "_completes",
+        "_kept",
+        "_noted_at",
+        "_receive",
+        "_running",
+    )
+
+    socket = True
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(worker)
+        self._running = 0
+        # What the client asked for and what has not come of it yet; a framework may read ahead.
+        self._asked = self._completes = self._noted_at = 0
+        self._cancelled = False
+        self._kept: tuple[Route, memoryview] | None = None
+
+    def watch(self, conversation: Conversation, receive: Receive) -> Receive:
+        """Return the `receive` that sees what the client asks for."""
+        self._conversation, self._receive = conversation, receive
+        return self.receive
+
+    async def receive(self) -> Any:
+        """Receive as the server does, and note what the client asks for."""
+        self._cancelled = False
+        try:
+            message = await self._receive()
+        except asyncio.CancelledError:
+            # Whoever cancels the application does it here, where it waits.
+            self._cancelled = True
+            raise
+        guarded(self, self._note, message)
+        return message
+
+    def _note(self, message: Any) -> None:
+        text = message.get("text") if type(message) is dict else None
+        if type(text) is not str:
+            return
+        found = _TYPE.search(text, 0, PREFIX)
+        if found is None or '"payload"' in text[: found.start()]:
+            return  # in a payload anything may stand
+        kind, now = found[1], time.monotonic_ns()
+        if not self._running and now - self._noted_at > NS:
+            # Frameworks do not begin what is subscribed and completed in one breath.
+            self._asked = self._completes = 0
+        self._noted_at = now
+        if kind in _ENDS:
+            # To end an operation that has ended by itself means nothing.
+            self._completes = min(self._completes + 1, self._asked)
+            return
+        if kind in _BEGINNINGS:
+            self._asked += 1
+            self._carry(text)
+        record = self._record()
+        if kind == "connection_init":
+            record[at.GRAPHQL] = GraphQLState.INITIALISED
+        elif record[at.GRAPHQL] == GraphQLState.NO_INIT:
+            record[at.GRAPHQL] = GraphQLState.SUBSCRIBED_EARLY
+
+    def _carry(self, text: str) -> None:
+        if "opentelemetry.trace" not in sys.modules:
+            return
+        from ..telemetry.carriers import extensions_of
+
+        found = extensions_of(text)
+        if found is not _CARRIED.get():
+            _CARRIED.set(found)
+
+    def _record(self) -> memoryview:
+        if self._kept is not None:
+            return self._kept[1]
+        assert self._conversation is not None, "made together with its conversation"
+        return self._conversation.record
+
+    def subscription_began(self) -> None:
+        """Note that a subscription runs on this connection."""
+        self._running += 1
+        self._record()[at.OPERATIONS] = self._running
+
+    def subscription_ended(self) -> None:
+        """Note that it has ended; the last one frees the record of an ended connection."""
+        self._running -= 1
+        self._record()[at.OPERATIONS] = self._running
+        if self._kept is not None and not self._running:
+            route, record = self._kept
+            self._kept = None
+            route.give_back(record)
+
+    def operation_ended(self) -> None:
+        """Note that an operation of any type is over, executed or not."""
+        self._asked = max(0, self._asked - 1)
+        self._completes = min(self._completes, self._asked)
+
+    def end_reason(self, otherwise: str) -> str:
+        """Return why an operation was broken off; `otherwise` where nothing here explains it."""
+        # First what came first: a client that completes an operation often leaves at once.
+        if self._completes:
+            self._completes -= 1
+            return "client_complete"
+        conversation = self._conversation
+        if conversation is not None and conversation.over:
+            return "disconnected"
+        return "cancelled" if self._cancelled or self._kept is not None else otherwise
+
+    def keep(self, route: Route, record: memoryview) -> bool:
+        """Take the record of a connection that ends while subscriptions go on, if any do.
+
+        From here on they are its only writers, in the same thread as the conversation was: each
+        counts itself out when it ends, be it by the garbage collector long after.
+        """
+        if not self._running:
+            return False
+        record[at.STATE] = at.ORPHANED
+        record[at.STATE_AT] = time.monotonic_ns()
+        self._kept = route, record
+        return True
+
+
+def serve(worker: Worker, scope: Any) -> Served:
+    """Return what an operation is to find that runs while `worker` serves this scope."""
+    served = Subscriptions(worker) if _offers_graphql(scope) else Served(worker)
+    served.settle()
+    return served
+
+
+def _offers_graphql(scope: Any) -> bool:
+    if type(scope) is not dict or scope.get("type") != "websocket":
+        return False
+    offered = scope.get("subprotocols")
+    # Any other iterable could be one that only the application may read.
+    return isinstance(offered, (list, tuple)) and any(
+        type(name) is str and name in SUBPROTOCOLS for name in offered
+    )

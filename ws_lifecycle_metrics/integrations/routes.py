@@ -1,0 +1,35 @@
+"""The route template of a scope, from whatever knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..config import Config
+from ..telemetry.logs import log_route_failed
+from . import channels, litestar, starlette
+
+
+def template(config: Config, router: object | None, scope: Mapping[str, Any]) -> str | None:
+    """Return the route template, or None while or where nothing knows it.
+
+    `router` is what `find_channels_router` found in the application.
+    """
+    if config.route is not None:
+        try:
+            return config.route(scope)
+        except Exception as error:  # noqa: BLE001  # the user's callable may do anything
+            log_route_failed(error)
+            return None
+    found = starlette.route_template(scope) or litestar.route_template(scope)
+    if found is None and router is not None:
+        found = channels.route_template(router, scope)
+    return found
+
+
+def find_channels_router(app: object) -> object | None:
+    """Return the URLRouter of Django Channels within an application, or None."""
+    try:
+        return channels.find_router(app)
+    except Exception:  # noqa: BLE001  # an application may refuse to be looked at
+        return None

@@ -1,0 +1,277 @@
+"""Strawberry: an extension that counts each operation, and above all each subscription.
+
+Nothing here attaches a context or resets a context variable: Strawberry may end a generator in
+another task, and in another context, than the one that began it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from strawberry.extensions import SchemaExtension
+from strawberry.types.execution import ExecutionContext, PreExecutionError
+
+from ..labels import OTHER
+from ..store.operations import ANONYMOUS, Operation
+from ..telemetry.logs import log_once
+from .graphql_ws import SERVED, Served, guarded
+
+_now = time.monotonic_ns
+
+
+class LifecycleExtension(SchemaExtension):
+    """Counts the operations of a schema in the worker's segment.
+
+    Give the class: `Schema(..., extensions=[LifecycleExtension])`, before `MaskErrors`. It needs
+    `LifecycleMiddleware` around the application; without it nothing is counted, and one line
+    in the log says so. It raises nothing into an operation and adds nothing to a result.
+    """
+
+    def __init__(self, *, execution_context: Any = None) -> None:
+        super().__init__(execution_context=execution_context)
+        self._run: _Run | None = None
+
+    def operation_name(self, context: ExecutionContext) -> str | None:
+        """Return the name to count an operation under; None counts it as `anonymous`.
+
+        Override it to name operations otherwise. What it returns is capped and made safe.
+        """
+        return context.operation_name
+
+    # Synchronous generators serve both ways of Strawberry's, with an event loop and without.
+
+    def on_operation(self) -> Iterator[None]:
+        """Surround an operation from before it is parsed to its end."""
+        run = guarded(SERVED.get(), self._began)
+        how: type[BaseException] | None = None
+        try:
+            yield
+        except BaseException as error:
+            how = type(error)
+            raise
+        finally:
+            if run is not None:
+                guarded(run.served, run.ended, how)
+
+    def on_execute(self) -> Iterator[None]:
+        """Begin to count: only now, parsed and validated, an operation has a type."""
+        run = self._run
+        if run is not None:
+            guarded(run.served, run.executes)
+        yield
+
+    def get_results(self) -> dict[str, Any]:
+        """Add nothing to a result, but count that there is one.
+
+        Strawberry asks each extension for it once a result, in the same place for every
+        integration and transport: after the result is made and before it is handed over. That
+        costs half a microsecond; `on_stream_result` would cost twenty times as much, because
+        Strawberry makes new context managers for it each time, and counting frames in the
+        middleware would miss server-sent events and multipart responses.
+        """
+        run = self._run
+        if run is not None and run.is_subscription:
+            guarded(run.served, run.result)
+        return {}
+
+    def _began(self) -> _Run | None:
+        served = SERVED.get()
+        if served is None:
+            log_once(
+                "LifecycleExtension counts nothing: no LifecycleMiddleware serves this operation"
+            )
+            return None
+        shared = self._is_shared()
+        run = _Run(self, served, shared)
+        # A shared object cannot tell whose result it is asked for.
+        self._run = None if shared else run
+        return run
+
+    def _is_shared(self) -> bool:
+        given: Iterable[object] = self.execution_context.schema.extensions
+        shared = any(extension is self for extension in given)
+        if shared:
+            log_once(
+                "LifecycleExtension was given as an instance, which all operations share: "
+                "results are not counted; give the class, extensions=[LifecycleExtension]"
+            )
+        return shared
+
+
+class _Run:
+    """One operation: what is known of it between the hooks."""
+
+    __slots__ = (
+        "_began_at",
+        "_context",
+        "_errors",
+        "_event_errors",
+        "_events",
+        "_executed",
+        "_extension",
+        "_first_took",
+        "_here",
+        "_kind",
+        "_operation",
+        "_shared",
+        "_span",
+        "_undecided",
+        "is_subscription",
+        "served",
+    )
+
+    def __init__(self, extension: LifecycleExtension, served: Served, shared: bool) -> None:
+        self.served = served
+        self._shared = shared
+        self.is_subscription = False
+        self._extension = extension
+        # The operation's own: a shared extension is given another operation's later.
+        self._context = extension.execution_context
+        self._began_at = _now()
+        self._kind: str | None = None
+        self._operation: Operation | None = None
+        self._executed = self._here = self._undecided = False
+        self._first_took = self._events = self._event_errors = 0
+        self._errors: object = None
+        # Older versions of Strawberry do not know the extensions of a message.
+        extensions = getattr(self._context, "operation_extensions", None)
+        self._span = served.begin_span(extensions)
+
+    def executes(self) -> None:
+        """Count the operation as begun, under its type and name."""
+        kind = self._kind = self._context.operation_type.value
+        name = self._name()
+        self._executed = True
+        self._errors = self._context.pre_execution_errors
+        # A stream's results come where it began.
+        self._here = self.served.worker.is_here()
+        self.is_subscription = kind == "subscription"
+        self.served.run(lambda: self._begin(kind, name, admit=True))
+
+    def _name(self) -> object:
+        name = guarded(self.served, self._extension.operation_name, self._context)
+        return ANONYMOUS if name is None else name
+
+    def _begin(self, kind: str, name: object, *, admit: bool) -> None:
+        self._operation = self.served.worker.operations.get(name, admit=admit)
+        if self._operation is not None:
+            self._operation.began(kind)
+        if self.is_subscription:
+            self.served.subscription_began()
+
+    def result(self) -> None:
+        """Count a result of a subscription that is about to be handed over."""
+        # Strawberry keeps the list of the latest result that had errors: a new one is its own.
+        errors = self._context.pre_execution_errors
+        failed = errors is not self._errors
+        self._errors = errors
+        if not self._here:
+            self.served.run(lambda: self._count(failed))
+        elif self._first_took and not self._undecided:
+            self._count(failed)
+        else:
+            self._early(failed)
+
+    def _early(self, failed: bool) -> None:
+        if not self._first_took:
+            self._first_took = _now() - self._began_at
+            # It may be that the source refused; the context tells once the result is made.
+            self._undecided = failed
+            if failed:
+                return
+            self._count_first(failed)
+            return
+        self._decide()
+        self._count(failed)
+
+    def _decide(self) -> None:
+        if self._undecided:
+            self._undecided = False
+            if not isinstance(self._context.result, PreExecutionError):
+                self._count_first(failed=True)
+
+    def _count_first(self, failed: bool) -> None:
+        self._count(failed)
+        if self._operation is not None:
+            self._operation.first_event(self._first_took)
+
+    def _count(self, failed: bool) -> None:
+        self._events += 1
+        self._event_errors += failed
+        operation = self._operation
+        if operation is not None:
+            operation.event()
+            if failed:
+                operation.event_error()
+
+    def ended(self, how: type[BaseException] | None) -> None:
+        """Count the end; `how` is the class of the exception that came instead of a normal one."""
+        took = _now() - self._began_at
+        reason = self._reason(how)
+        self.served.run(self.served.operation_ended)
+        if not self._executed:
+            self._learn_type()
+            if reason in ("completed", "error") and not self._shared:
+                reason = "rejected"
+        kind, name = self._kind, self._name()
+        if kind is not None:
+            self.served.run(lambda: self._finish(kind, name, reason, took))
+        elif self.served.socket:
+            self.served.run(lambda: self._reject(name, reason))
+        self._end_span(reason)
+
+    def _end_span(self, reason: str) -> None:
+        if self._span is None:
+            return
+        # Only a name that found a place among the bounded ones becomes the name of a span.
+        name = self._operation.name if self._operation is not None else ANONYMOUS
+        self._span.ended(
+            self._kind,
+            "" if name in (ANONYMOUS, OTHER) else name,
+            reason,
+            events=self._events,
+            event_errors=self._event_errors,
+        )
+
+    def _learn_type(self) -> None:
+        """Find the type of an operation that was refused before it was executed, if it has one."""
+        with suppress(RuntimeError):  # no valid document, or no such operation in it
+            self._kind = self._context.operation_type.value
+
+    def _reject(self, name: object, reason: str) -> None:
+        operation = self.served.worker.operations.get(name, admit=False)
+        if operation is not None:
+            operation.ended(reason)
+
+    def _finish(self, kind: str, name: object, reason: str, took: int) -> None:
+        if not self._executed:
+            # What was not executed takes no other operation's place among the names.
+            self._begin(kind, name, admit=self._shared)
+        self._decide()
+        operation = self._operation
+        if operation is not None:
+            operation.finished(kind, took)
+            if kind == "subscription":
+                operation.ended(reason)
+        if self._executed and self.is_subscription:
+            self.served.subscription_ended()
+
+    def _reason(self, how: type[BaseException] | None) -> str:
+        result = self._context.result
+        if isinstance(result, PreExecutionError):
+            return "rejected"
+        if how is None:
+            return "error" if _source_raised(result) else "completed"
+        if issubclass(how, Exception):
+            return "error"
+        # The consumer cancels what waits for a result, and closes what waits to hand one over.
+        return self.served.end_reason("consumer_gone" if how is GeneratorExit else "cancelled")
+
+
+def _source_raised(result: Any) -> bool:
+    """Whether a last result tells of an exception from the source: no field has raised it."""
+    errors = getattr(result, "errors", None) or ()
+    return getattr(result, "data", None) is None and any(error.path is None for error in errors)
