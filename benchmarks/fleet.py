@@ -28,8 +28,7 @@ from urllib.request import ProxyHandler, build_opener
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from grafana.mixin import planned  # noqa: E402  # the checkout is not on the path of a script
-from ws_lifecycle_metrics.catalog import METRICS, Block, Kind, Metric  # noqa: E402
+from ws_lifecycle_metrics.catalog import METRICS, Block, Kind, Metric  # noqa: E402  # a script is not on it
 
 ROUTES = ("/graphql", "/chat/{room}", "other")
 OPERATIONS = (*(f"Operation{number}" for number in range(9)), "other")
@@ -74,11 +73,9 @@ def lines_of(metric: Metric, labels: dict[str, str]) -> Iterator[tuple[str, dict
 
 def everything() -> list[tuple[Metric, str, dict[str, str]]]:
     """Every sample of one host."""
-    extra = [metric for metric in vars(planned).values() if isinstance(metric, Metric)]
-    metrics = {metric.prometheus: metric for metric in (*METRICS.values(), *extra)}
     return [
         (metric, name, found)
-        for metric in metrics.values()
+        for metric in METRICS.values()
         for labels in series_of(metric)
         for name, found in lines_of(metric, labels)
     ]
