@@ -149,8 +149,8 @@ class Pair:
             os.kill(pid, signal.SIGKILL)
             return self._replaced
         client.send(json.dumps({"do": blocker, "seconds": self.timing.block}))
-        # A regex takes as long as it takes: at most twice that long, and some CPU is others'.
-        return lambda: client.recv(timeout=4 * self.timing.block + 10)
+        # A regex takes twice as long at most, of a processor that others want, too.
+        return lambda: client.recv(timeout=20 * self.timing.block + 30)
 
     def _replaced(self) -> None:
         """Wait until the server has put another worker in the place of the dead one."""
