@@ -167,6 +167,11 @@ class Conversation:
         return self._words
 
     @property
+    def spans(self) -> ConnectionSpans | None:
+        """Its spans; None where it is not sampled, and after its end."""
+        return self._spans
+
+    @property
     def over(self) -> bool:
         """Whether either side has closed, or the client is lost."""
         return self._lifecycle.state.server in GONE or self._lifecycle.state.app in FINISHED

@@ -55,6 +55,14 @@ def differences(prometheus, otlp):
     }
 
 
+def stuck(samples, reason):
+    return sum(
+        value
+        for (name, labels), value in samples.items()
+        if name == "asgi_worker_stuck" and ("reason", reason) in labels
+    )
+
+
 @pytest.fixture(scope="module")
 def seen(stack):
     """Both sides. The workers stand still, or their heartbeats would go on between the two.
@@ -62,8 +70,10 @@ def seen(stack):
     The sidecar itself may still learn something between them (that they stand still, what the
     kernel says), so both are taken again until nothing changes any more.
     """
+    eventually(lambda: stuck(from_otlp(pushed(stack)), "loop_blocked") == 1, "the hung worker")
     for worker in stack.workers:
         worker.send_signal(signal.SIGSTOP)
+    eventually(lambda: stuck(from_otlp(pushed(stack)), "stopped") == 3, "three that stand still")
     for _ in range(20):
         both = scrape(stack), from_otlp(pushed(stack))
         if not differences(*both) and both[0].keys() == scrape(stack).keys():
@@ -105,7 +115,7 @@ def test_the_traffic_is_in_it(seen):
     assert total("websocket_server_app_errors_total", http_route="/fails") == 4
     assert total("websocket_server_active_connections", subprotocol="graphql-transport-ws") == 3
     assert total("websocket_server_send_duration_seconds_count", http_route="/echo") == 20
-    assert total("asgi_workers_reporting") == 3
+    assert total("asgi_worker_stuck", reason="stopped") == 3
 
 
 def test_a_worker_that_hangs_is_reported_too(seen):

@@ -179,7 +179,7 @@ def test_an_exporter_that_raises_costs_the_push_alone(tmp_path, monkeypatch):
 def test_a_directory_that_cannot_be_read_is_a_failed_push(tmp_path, monkeypatch):
     before = failed()
     made = Pusher("push", str(tmp_path), exporter=Keeps())
-    monkeypatch.setattr(made._source, "take", Raises().export)
+    monkeypatch.setattr(made, "_take", Raises().export)
     assert not made.push()
     assert failed() == before + 1
 

@@ -123,7 +123,7 @@ def test_tracestate_is_kept_up_to_its_bound_and_baggage_never():
         '{"type": "connection_init", "payload": "traceparent"}',
         '{"type": "connection_init", "payload": {"traceparent": 5}}',
         json.dumps({"type": "subscribe", "payload": {"traceparent": TRACEPARENT}}),
-        INIT + " " * carriers.MAX_INIT,
+        INIT + " " * carriers.MAX_MESSAGE,
         '["traceparent"]',
         "[" * 8000 + "traceparent",
         b"traceparent",

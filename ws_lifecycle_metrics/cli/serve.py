@@ -14,6 +14,7 @@ from ..config import ConfigError, ExporterConfig
 from .options import Refused, config_options, configured
 
 if TYPE_CHECKING:
+    from ..exporter.server import Exporter
     from ..telemetry.otlp import Pusher
 
 logger = logging.getLogger("ws_lifecycle_metrics")
@@ -34,16 +35,15 @@ def serve(**given: str | None) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
-    pusher = _pusher(config) if config.otlp else None
     try:
-        asyncio.run(_serve(config, pusher))
+        asyncio.run(_serve(config))
     except OSError as error:
         raise Refused(
             f"cannot listen on {_address(config.host, config.port)}: {_why(error)}"
         ) from error
 
 
-def _pusher(config: ExporterConfig) -> Pusher:
+def _pusher(config: ExporterConfig, exporter: Exporter) -> Pusher:
     try:
         from ..telemetry.otlp import Pusher
     except ImportError as error:
@@ -51,12 +51,12 @@ def _pusher(config: ExporterConfig) -> Pusher:
             f"--otlp needs {error.name}: pip install 'ws-lifecycle-metrics[otel]'"
         ) from error
     try:
-        return Pusher(config.service, config.directory)
+        return Pusher(config.service, take=exporter.take)
     except ConfigError as error:
         raise Refused(str(error)) from error
 
 
-async def _serve(config: ExporterConfig, pusher: Pusher | None) -> None:
+async def _serve(config: ExporterConfig) -> None:
     import asyncio
 
     from ..exporter.server import Exporter
@@ -66,6 +66,7 @@ async def _serve(config: ExporterConfig, pusher: Pusher | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     exporter = Exporter(config)
+    pusher = _pusher(config, exporter) if config.otlp else None
     try:
         host, port = await exporter.start()
         _announce(config, host, port)
@@ -73,10 +74,10 @@ async def _serve(config: ExporterConfig, pusher: Pusher | None) -> None:
             pusher.start()
         await stop.wait()
     finally:
-        await exporter.aclose()
         # In a thread, and bounded: a collector that is down must not keep the sidecar alive.
         if pusher is not None and not await asyncio.to_thread(pusher.close):
             logger.warning("the collector did not answer: the last push over OTLP is lost")
+        await exporter.aclose()
     logger.info("stopped")
 
 

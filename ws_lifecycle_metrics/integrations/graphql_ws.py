@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,7 @@ from ..telemetry.logs import log_fault
 
 if TYPE_CHECKING:
     from ..conversation import Conversation
+    from ..telemetry.operations import OperationSpan
 
 Receive = Callable[[], Awaitable[Any]]
 P = ParamSpec("P")
@@ -41,10 +43,11 @@ _BEGINNINGS, _ENDS = frozenset({"subscribe", "start"}), frozenset({"complete", "
 class Served:
     """What serves a scope: the worker, and the event loop that is the worker's own, if known."""
 
-    __slots__ = ("loop", "worker")
+    __slots__ = ("_conversation", "loop", "worker")
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
+        self._conversation: Conversation | None = None
         try:
             self.loop: AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:  # another library's loop
@@ -77,6 +80,25 @@ class Served:
 
     socket = False
 
+    def begin_span(self, extensions: object) -> OperationSpan | None:
+        """Note that an operation begins, for the span that it gets at its end; None: no span.
+
+        `extensions` are those of its message, where a client may say whose trace it belongs to.
+        """
+        config = self.worker.config
+        if config.tracer_provider is None and "opentelemetry.trace" not in sys.modules:
+            return None
+        from ..telemetry.operations import begin_operation
+
+        spans = None if self._conversation is None else self._conversation.spans
+        return begin_operation(
+            config,
+            lambda: self.run(self.worker.count_dropped_span),
+            socket=self.socket,
+            connection=spans,
+            extensions=_CARRIED.get() if extensions is None and self.socket else extensions,
+        )
+
     def watch(self, conversation: Conversation, receive: Receive) -> Receive:
         """Return what stands between the server's `receive` and the conversation."""
         return receive
@@ -98,6 +120,10 @@ class Served:
         """Return why an operation was broken off, as the connection knows it."""
         return otherwise
 
+
+_CARRIED: ContextVar[object] = ContextVar("ws_lifecycle_metrics_carried", default=None)
+"""The extensions of the message that was read last: who begins an operation of it, in a task of
+its own, has a copy of the context from then. No framework hands them over on a WebSocket."""
 
 SERVED: ContextVar[Served | None] = ContextVar("ws_lifecycle_metrics_served", default=None)
 
@@ -127,7 +153,6 @@ class Subscriptions(Served):
         "_asked",
         "_cancelled",
         "_completes",
-        "_conversation",
         "_kept",
         "_noted_at",
         "_receive",
@@ -138,7 +163,6 @@ class Subscriptions(Served):
 
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker)
-        self._conversation: Conversation | None = None
         self._running = 0
         # What the client asked for and what has not come of it yet; a framework may read ahead.
         self._asked = self._completes = self._noted_at = 0
@@ -180,11 +204,21 @@ class Subscriptions(Served):
             return
         if kind in _BEGINNINGS:
             self._asked += 1
+            self._carry(text)
         record = self._record()
         if kind == "connection_init":
             record[at.GRAPHQL] = GraphQLState.INITIALISED
         elif record[at.GRAPHQL] == GraphQLState.NO_INIT:
             record[at.GRAPHQL] = GraphQLState.SUBSCRIBED_EARLY
+
+    def _carry(self, text: str) -> None:
+        if "opentelemetry.trace" not in sys.modules:
+            return
+        from ..telemetry.carriers import extensions_of
+
+        found = extensions_of(text)
+        if found is not _CARRIED.get():
+            _CARRIED.set(found)
 
     def _record(self) -> memoryview:
         if self._kept is not None:

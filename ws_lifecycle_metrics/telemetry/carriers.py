@@ -21,8 +21,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 MAX_TRACEPARENT = 128
 MAX_TRACESTATE = 1024
-MAX_INIT = 16 * 1024
-"""Characters of a `connection_init` message that is looked into; a longer one is not."""
+MAX_MESSAGE = 16 * 1024
+"""Characters of a GraphQL message that is looked into; a longer one is not."""
 
 _W3C = TraceContextTextMapPropagator()
 
@@ -64,15 +64,28 @@ def from_payload(payload: object) -> Context | None:
 
 def from_message(text: object) -> Context | None:
     """Return the remote context in the text of a GraphQL `connection_init` message, or None."""
-    if type(text) is not str or len(text) > MAX_INIT or "traceparent" not in text:
+    message = _message_with_parent(text)
+    if message is None or message.get("type") != "connection_init":
+        return None
+    return from_payload(message.get("payload"))
+
+
+def extensions_of(text: object) -> dict[str, Any] | None:
+    """Return the extensions of a GraphQL operation's message if they may name a parent, or None."""
+    message = _message_with_parent(text)
+    payload = message.get("payload") if message is not None else None
+    found = payload.get("extensions") if type(payload) is dict else None
+    return found if type(found) is dict else None
+
+
+def _message_with_parent(text: object) -> dict[str, Any] | None:
+    if type(text) is not str or len(text) > MAX_MESSAGE or "traceparent" not in text:
         return None
     try:
         message: Any = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if type(message) is not dict or message.get("type") != "connection_init":
-        return None
-    return from_payload(message.get("payload"))
+    return message if type(message) is dict else None
 
 
 def context_of(remote: SpanContext) -> Context:

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import requests
@@ -16,7 +17,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from ..catalog import OTLP_PUSHES
 from ..config import Config, ConfigError
-from ..store.snapshot import Source
+from ..store.snapshot import Snapshot, Source
 from ..store.totals import count_here
 from .logs import log_push_failed
 from .otel_metrics import metrics_data
@@ -71,16 +72,22 @@ class BoundedSession(requests.Session):
 class Pusher:
     """Takes a snapshot each period and exports it; counts how often that worked.
 
-    `exporter` defaults to OTLP over HTTP as OTEL_EXPORTER_OTLP_* say. Raises `ConfigError` for
+    `take` gives the snapshots, else they are taken of `directory`; `exporter` defaults to OTLP
+    over HTTP as OTEL_EXPORTER_OTLP_* say. Raises `ConfigError` for
     a period or a protocol that is not accepted.
     """
 
     def __init__(
-        self, service: str, directory: str, *, exporter: MetricExporter | None = None
+        self,
+        service: str,
+        directory: str = "",
+        *,
+        take: Callable[[], Snapshot] | None = None,
+        exporter: MetricExporter | None = None,
     ) -> None:
         self._interval = interval()
         _check_protocol()
-        self._source = Source(Config(service=service, directory=directory))
+        self._take = take or Source(Config(service=service, directory=directory)).take
         self._resource = resource(service)
         self._exporter = exporter or OTLPMetricExporter(session=BoundedSession())
         self._stop = threading.Event()
@@ -111,7 +118,7 @@ class Pusher:
         """Export the numbers of now; return whether the collector took them. Raises nothing."""
         error: Exception | None = None
         try:
-            data = metrics_data(self._source.take(), self._resource)
+            data = metrics_data(self._take(), self._resource)
             pushed = self._exporter.export(data) is MetricExportResult.SUCCESS
         except Exception as fault:  # noqa: BLE001  # a thread that ended would push no more
             pushed, error = False, fault
