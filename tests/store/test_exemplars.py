@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from ws_lifecycle_metrics import Config, catalog
-from ws_lifecycle_metrics.store import exemplars, worker
+from ws_lifecycle_metrics.store import exemplars, workers
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.archive import NAME
 from ws_lifecycle_metrics.store.directory import service_path
@@ -59,7 +59,7 @@ def seen(config):
 
 
 def test_one_in_a_bucket_that_is_not_its_own_is_left_out(config):
-    words = worker.current(config).route(None).words
+    words = workers.current(config).route(None).words
     exemplars.write(HISTOGRAM, words, 3 * MS, (1, 2), 5)
     assert [one is not None for one in seen(config)] == [False, True, *[False] * 7]
     start = HISTOGRAM.exemplars_at
@@ -71,22 +71,22 @@ def test_one_in_a_bucket_that_is_not_its_own_is_left_out(config):
 
 def test_of_several_workers_the_latest_is_shown(config):
     def elsewhere():
-        words = worker.current(config).route(None).words
+        words = workers.current(config).route(None).words
         exemplars.write(HISTOGRAM, words, 3 * MS, (7, 7), 9)
         shown.append(seen(config)[1].trace_id)
 
     shown: list[int] = []
-    exemplars.write(HISTOGRAM, worker.current(config).route(None).words, 2 * MS, (1, 1), 5)
+    exemplars.write(HISTOGRAM, workers.current(config).route(None).words, 2 * MS, (1, 1), 5)
     thread = threading.Thread(target=elsewhere)
     thread.start()
     thread.join(30)
     assert shown == [7]
-    exemplars.write(HISTOGRAM, worker.current(config).route(None).words, 2 * MS, (3, 3), 11)
+    exemplars.write(HISTOGRAM, workers.current(config).route(None).words, 2 * MS, (3, 3), 11)
     assert seen(config)[1].trace_id == 3
 
 
 def test_without_one_a_histogram_says_so_cheaply(config):
-    worker.current(config)
+    workers.current(config)
     assert seen(config) == ()
 
 
@@ -108,13 +108,13 @@ def test_totals_count_since_the_first_worker_though_it_is_gone(config):
     made = []
 
     def elsewhere():
-        made.append(int(worker.current(config).segment.header[at.CREATED_WALL]))
+        made.append(int(workers.current(config).segment.header[at.CREATED_WALL]))
 
     for _ in range(3):  # each ends before the next begins, and is folded by it
         thread = threading.Thread(target=elsewhere)
         thread.start()
         thread.join(30)
-    worker.current(config)
+    workers.current(config)
     assert Source(config).take().since == made[0] < made[1]
     path = service_path(config.directory, config.service) / NAME
     archived = json.loads(path.read_text())

@@ -21,7 +21,7 @@ from tests.telemetry.harness import (
     text,
 )
 from ws_lifecycle_metrics.store.snapshot import Source
-from ws_lifecycle_metrics.store.worker import current
+from ws_lifecycle_metrics.store.workers import current
 from ws_lifecycle_metrics.telemetry import carriers
 from ws_lifecycle_metrics.telemetry.operations import begin_operation
 from ws_lifecycle_metrics.telemetry.prometheus import render

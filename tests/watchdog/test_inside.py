@@ -16,7 +16,7 @@ from ws_lifecycle_metrics import Config, LifecycleMiddleware, StuckEvent, catalo
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.layout import NS, ROUTE_BLOCK, WORKER_BLOCK
 from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
-from ws_lifecycle_metrics.store.worker import existing
+from ws_lifecycle_metrics.store.workers import existing
 from ws_lifecycle_metrics.watchdog.heartbeat import INTERVAL, Heartbeat
 from ws_lifecycle_metrics.watchdog.scan import Scanner
 

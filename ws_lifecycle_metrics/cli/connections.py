@@ -132,7 +132,7 @@ def _cells(connection: Connection, wide: bool) -> tuple[str, ...]:
     return (
         connection.worker,
         connection.route,
-        f"{connection.state} {connection.close}".rstrip() if wide else connection.state,
+        _state(connection) if wide else connection.state,
         duration(connection.age),
         duration(connection.silent),
         connection.waits_for if wide else connection.waits_for.replace("application", "app"),
@@ -142,6 +142,12 @@ def _cells(connection: Connection, wide: bool) -> tuple[str, ...]:
         in_bytes(connection.sent_bytes),
         amount(connection.violations),
     )
+
+
+def _state(connection: Connection) -> str:
+    """Return the state, with the close code where it has a name of its own."""
+    named = " " in connection.close
+    return f"{connection.state} {connection.close}" if named else connection.state
 
 
 def _plural(number: int, noun: str) -> str:

@@ -24,7 +24,7 @@ from ..store.worker import Route, Worker
 from ..telemetry.logs import log_fault
 
 if TYPE_CHECKING:
-    from ..middleware import Conversation
+    from ..conversation import Conversation
     from ..telemetry.operations import OperationSpan
 
 Receive = Callable[[], Awaitable[Any]]

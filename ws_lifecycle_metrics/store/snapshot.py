@@ -36,7 +36,7 @@ from .series import (
     orphans,
 )
 from .totals import Totals, add_segment, column, counted_here, merge, state_label
-from .worker import own, unshared
+from .workers import own, unshared
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 

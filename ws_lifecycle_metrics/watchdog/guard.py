@@ -17,7 +17,8 @@ from contextlib import suppress
 from ..config import Config
 from ..store import layout as at
 from ..store.layout import NS
-from ..store.worker import Worker, current, renew
+from ..store.worker import Worker
+from ..store.workers import current, renew
 from . import faults, reports, sidefile
 from .heartbeat import Heartbeat, running_loop
 from .scan import Scanner
