@@ -28,6 +28,8 @@ from ws_lifecycle_metrics.store.snapshot import Source
 ROOT = Path(__file__).resolve().parents[2]
 STACK = ("strawberry-graphql==0.270.1", "channels==4.2.2", "django==5.2.1", "graphql-core<3.3")
 CONNECTIONS = 10
+STARTS = 4
+"""Starts in one of which the deadlock, which needs two cores at once, shows."""
 # The duplicate connect is a race between Granian's own thread and Python's. As a batch process on
 # one core Python wins each time; otherwise it depends on what else the machine does.
 ON_ONE_CORE = """
@@ -39,7 +41,9 @@ runpy.run_module("granian", run_name="__main__", alter_sys=True)
 
 
 @contextmanager
-def granian(version: str, attribute: str = "app") -> Iterator[tuple[Running, Config]]:
+def granian(
+    version: str, attribute: str = "app", *, one_core: bool = False
+) -> Iterator[tuple[Running, Config]]:
     """Run the application under a version of Granian ("": the newest)."""
     requirement = f"granian=={version}" if version else "granian"
     python = environment([requirement, *STACK], beside=False)
@@ -47,7 +51,8 @@ def granian(version: str, attribute: str = "app") -> Iterator[tuple[Running, Con
     def argv(port: int) -> list[str]:
         bind = ["--host", "127.0.0.1", "--port", str(port)]
         target = f"examples.seed_bug.app:{attribute}"
-        return [python, "-c", ON_ONE_CORE, "--interface", "asgi", *bind, target]
+        granian = ["-c", ON_ONE_CORE] if one_core else ["-m", "granian"]
+        return [python, *granian, "--interface", "asgi", *bind, target]
 
     with tempfile.TemporaryDirectory(prefix="seed-bug-") as name:
         folder = Path(name)
@@ -80,9 +85,9 @@ async def subscriptions(running: Running) -> Counter[str]:
     return Counter([await subscribe(f"{running.url}/graphql") for _ in range(CONNECTIONS)])
 
 
-def observed(version: str) -> Counter[str]:
+def observed(version: str, *, one_core: bool = False) -> Counter[str]:
     """Show what ten subscriptions do under a version, with the middleware."""
-    with granian(version) as (running, config):
+    with granian(version, one_core=one_core) as (running, config):
         print(f"\n== Granian {version or '(newest)'}, with the middleware")
         ends = asyncio.run(subscriptions(running))
         # The server may still be busy with the last connection's second accept.
@@ -151,11 +156,13 @@ def fetch(url: str) -> str:
 
 def main() -> int:
     """Show all of it, and judge whether it showed as the documentation says."""
-    old = observed("2.3.1")
+    old = observed("2.3.1", one_core=True)
     shown = {
         "2.3.1: server.duplicate-connect on every connection": old[DUPLICATE] == CONNECTIONS,
         "2.3.1: the flow error, on every connection": old[FLOW_ERROR] == CONNECTIONS,
-        "2.3.2: the worker deadlocks without the middleware": deadlock("2.3.2"),
+        "2.3.2: the worker deadlocks without the middleware": any(
+            deadlock("2.3.2") for _ in range(STARTS)
+        ),
         "2.3.2: no duplicate connect any more": observed("2.3.2")[DUPLICATE] == 0,
         "2.3.2: a receive() in flight freezes the worker, and the sidecar answers": asyncio.run(
             freeze("2.3.2")

@@ -24,11 +24,13 @@ def table(
     steps: Steps = ((None, GREEN),),
     size: tuple[int, int] = (12, 8),
     alert: str = "",
+    narrow: tuple[str, ...] = (),
     links: dict[str, tuple[str, str]] | None = None,
 ) -> Sized:
     """Return a table of labels and value, largest first.
 
-    `columns` are label (or Value) to heading, in order; `links` are heading to (title, url).
+    `columns` are label (or Value) to heading, in order; those of `narrow` leave room to the
+    others; `links` are heading to (title, url).
     """
     builder = common_parts(
         table_builder.Panel(),
@@ -50,6 +52,8 @@ def table(
     )
     width = dashboard.DynamicConfigValue(id_val="custom.width", value=90)
     builder.override_by_name(value, [cell, width])
+    for heading in narrow:
+        builder.override_by_name(heading, [width])
     for heading, (text, url) in (links or {}).items():
         link = [{"title": text, "url": url, "targetBlank": False}]
         builder.override_by_name(

@@ -165,8 +165,8 @@ def _report(picture: Path) -> None:
     sys.stdout.write(f"{picture.relative_to(ROOT)} {size // 1000} kB{too_large}\n")
 
 
-def main() -> int:
-    """Draw all dashboards."""
+def main(wanted: list[str]) -> int:
+    """Draw all dashboards, or those whose names have one of the words of `wanted`."""
     lacking = [name for name in PROGRAMS if shutil.which(name) is None]
     if lacking:
         sys.stderr.write(f"needed and not installed: {', '.join(lacking)}\n")
@@ -179,10 +179,12 @@ def main() -> int:
         page(folder, source) as base,
     ):
         for dashboard in sorted(DASHBOARDS.glob("*.json")):
+            if wanted and not any(word in dashboard.stem for word in wanted):
+                continue
             for theme in ("light", "dark"):
                 _report(draw(base, dashboard, theme, Path(scratch)))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from grafana.mixin import planned
 from ws_lifecycle_metrics import catalog as m
 from ws_lifecycle_metrics.catalog import METRICS, Kind, Metric
 
@@ -71,7 +70,7 @@ SHARES = {
 }
 VOLUMES = {m.RECEIVED_BYTES: 9000.0, m.SENT_BYTES: 52000.0}
 RARE = {m.APP_ERRORS: 0.003, m.SHIELDED_SENDS: 0.01, m.LABEL_OVERFLOW: 0.0, m.INTERNAL_ERRORS: 0.0}
-RARE |= {planned.SUBSCRIPTION_ERRORS: 0.004, planned.SUBSCRIPTION_EVENTS: 5.0}
+RARE |= {m.SUBSCRIPTION_ERRORS: 0.004, m.SUBSCRIPTION_EVENTS: 5.0}
 
 
 def _lost(host: str, route: str) -> Value:
@@ -135,8 +134,8 @@ def _label_sets(metric: Metric) -> Iterator[Labels]:
 
 
 CENTRES = {m.LOOP_DELAY: 0.0012, m.HANDSHAKE_DURATION: 0.03, m.SEND_DURATION: 0.0008}
-CENTRES |= {m.CONNECTION_DURATION: 240.0, planned.GRAPHQL_DURATION: 0.05}
-CENTRES |= {planned.SUBSCRIPTION_FIRST_EVENT: 0.06}
+CENTRES |= {m.CONNECTION_DURATION: 240.0, m.GRAPHQL_DURATION: 0.05}
+CENTRES |= {m.SUBSCRIPTION_FIRST_EVENT: 0.06}
 
 
 def _counted(metric: Metric, host: str) -> Iterator[str]:
@@ -185,9 +184,7 @@ def _alerts() -> Iterator[str]:
 
 def lines() -> Iterator[str]:
     """Yield the whole hour, one series after another."""
-    extra = [metric for metric in vars(planned).values() if isinstance(metric, Metric)]
-    everything = {metric.name: metric for metric in (*METRICS.values(), *extra)}
-    for metric in everything.values():
+    for metric in METRICS.values():
         yield f"# TYPE {metric.prometheus.removesuffix('_total')} {metric.kind}\n"
         for host in HOSTS:
             yield from _of_host(metric, host)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from grafana.mixin import planned
 from ws_lifecycle_metrics import catalog as m
 from ws_lifecycle_metrics.catalog import Metric
 
@@ -132,7 +131,7 @@ def host_gauges(host: str) -> Iterator[tuple[Metric, Labels, Value]]:
     yield m.EXPORTER_TIME, {}, lambda t: END - SPAN + t
     yield m.COLLECT_DURATION, {}, lambda t: 0.004 * wave(t, 2 * first)
     yield m.WORKERS_REPORTING, {}, lambda t: WORKERS - (first and t > BLOCKED + 5)
-    yield planned.SUBSCRIPTION_ORPHANS, {}, ramp(LEAK + 600, 0.002) if first else never
+    yield m.SUBSCRIPTION_ORPHANS, {}, ramp(LEAK + 600, 0.002) if first else never
     for operation, weight in OPERATIONS.items():
         at = {"graphql_operation_name": operation, "graphql_operation_type": "subscription"}
-        yield planned.GRAPHQL_ACTIVE, at, lambda t, w=weight: round(48 * w * wave(t, w))
+        yield m.GRAPHQL_ACTIVE, at, lambda t, w=weight: round(48 * w * wave(t, w))

@@ -46,7 +46,7 @@ def test_one_stuck_worker_makes_the_service_unhealthy_and_no_other_worker():
 
 def test_workers_are_objects_stuck_ones_first_with_their_stacks():
     stacks = {n: Stacks(Stack(("a.py:1:f",), "a.py:1:f"), 1) for n in (1, 2)}
-    snapshot = Snapshot(0, 0.0, [], {}, False, health=[WELL, STUCK], stacks=stacks)
+    snapshot = Snapshot(0, 0.0, [], {}, False, 0, health=[WELL, STUCK], stacks=stacks)
     found = workers_object("test", snapshot, {2: ("seen",)})["workers"]
     assert [w["worker"] for w in found] == ["1", "0"]
     assert (found[0]["where"], found[0]["py_spy"]) == ("a.py:1:f", ["seen"])

@@ -16,6 +16,7 @@ from tests.graphql.peer import SECONDS, Request
 from tests.graphql.schema import bare, new_signals, observed, sync_schema
 from ws_lifecycle_metrics import catalog
 from ws_lifecycle_metrics.integrations.strawberry import LifecycleExtension
+from ws_lifecycle_metrics.store.operations import Operation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,16 +111,26 @@ def test_client_leaves_a_stream(integration: str, kind: str, tmp_path: Path):
     books.at_rest()
 
 
-def test_thread_of_a_sync_view_leaves_its_counts_to_the_loop(tmp_path: Path):
+def test_thread_of_a_sync_view_leaves_its_counts_to_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """The words are written by one thread, whichever thread the operations run in."""
-    books, writers = Books(tmp_path), set()
-    schema = sync_schema(LifecycleExtension)
+    books, runners, writers = Books(tmp_path), set(), set()
 
     class Noting(LifecycleExtension):
         def operation_name(self, context: Any) -> str | None:
-            writers.add(threading.get_ident())
+            runners.add(threading.get_ident())
             return super().operation_name(context)
 
+    def note_writer(count: Any) -> Any:
+        def counted(*arguments: Any) -> None:
+            writers.add(threading.get_ident())
+            count(*arguments)
+
+        return counted
+
+    monkeypatch.setattr(Operation, "began", note_writer(Operation.began))
+    monkeypatch.setattr(Operation, "finished", note_writer(Operation.finished))
     schema = sync_schema(Noting)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -128,6 +139,7 @@ def test_thread_of_a_sync_view_leaves_its_counts_to_the_loop(tmp_path: Path):
         )
 
     asyncio.run(books.wrap(app)({"type": "http"}, None, None))
-    assert threading.get_ident() not in writers
+    assert threading.get_ident() not in runners
+    assert writers == {threading.get_ident()}
     assert books.series(catalog.GRAPHQL_REQUESTS) == {("Greet", "query"): 50}
     books.at_rest()

@@ -153,3 +153,41 @@ def test_orphaned_is_no_state_of_the_protocol():
     from ws_lifecycle_metrics.protocol import STATES
 
     assert len(STATES) < at.ORPHANED
+
+
+def test_orphan_is_stuck_after_its_time(tmp_path: Path):
+    books = Books(tmp_path, stuck_orphan_subscription=1e-6)
+
+    async def run() -> None:
+        await leave_behind(books, TRANSPORT_WS)
+        (orphan,) = books.connections()
+        assert orphan.stuck == "orphan_subscription"
+        await end_what_was_left()
+
+    asyncio.run(run())
+    books.at_rest()
+
+
+def test_segment_that_was_removed_costs_no_balance(tmp_path: Path):
+    """A new one takes its place; what goes on there is counted whole in it when it ends."""
+    from ws_lifecycle_metrics.store.worker import existing
+
+    books = Books(tmp_path)
+
+    async def run() -> None:
+        new_signals()
+        peer = Peer(books.wrap(served("asgi", watched=True)), TRANSPORT_WS)
+        await slow_one(peer)
+        worker = existing(books.config)
+        assert worker is not None
+        for path in tmp_path.rglob("*.segment"):
+            path.unlink()
+        worker.watch._renew()
+        (connection,) = books.connections()
+        assert (connection.subscriptions, connection.graphql) == (1, "initialised")
+        peer.leave()
+        await peer.end()
+
+    asyncio.run(run())
+    assert books.ends() == {"disconnected": 1}
+    books.at_rest()

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ws_lifecycle_metrics.conformance import process
-from ws_lifecycle_metrics.conformance.process import HOST
+from ws_lifecycle_metrics.conformance.process import HOST, LOG, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 SEGMENTS = "segments"
+
+__all__ = ["HOST", "LOG", "ROOT", "SERVERS", "Running", "Server", "eventually", "free_port"]
 
 
 @dataclass(frozen=True, kw_only=True)

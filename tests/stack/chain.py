@@ -16,7 +16,8 @@ from urllib.request import ProxyHandler, build_opener
 
 import yaml
 
-from tests.servers.harness import HOST, ROOT, eventually, free_port
+from tests.servers.harness import HOST, ROOT, eventually
+from ws_lifecycle_metrics.conformance.process import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.rules.mixin import DASHBOARDS, filled, panels
-from tests.servers.harness import HOST, eventually, free_port
+from tests.servers.harness import HOST, eventually
 from tests.stack.chain import get, missing
 from tests.stack.conftest import skip_or_fail
+from ws_lifecycle_metrics.conformance.process import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -253,7 +253,7 @@ def test_a_million_messages_hold_no_span_open_and_no_memory(tmp_path):
 
 
 def test_a_connection_of_a_day_has_spans_of_a_day(tmp_path, monkeypatch):
-    from ws_lifecycle_metrics import middleware
+    from ws_lifecycle_metrics import conversation
 
     tracing = Tracing(tmp_path)
     day = 86_400_000_000_000
@@ -262,7 +262,7 @@ def test_a_connection_of_a_day_has_spans_of_a_day(tmp_path, monkeypatch):
         await receive()
         await send(ACCEPT)
         await receive()
-        monkeypatch.setattr(middleware, "_now", lambda: time.monotonic_ns() + day)
+        monkeypatch.setattr(conversation, "_now", lambda: time.monotonic_ns() + day)
         await receive()
         await receive()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -91,6 +92,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--server", action="append", default=[])
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it has servers to end
     chosen, skipped = choose(options.server)
     began = time.monotonic()
     servers = run_servers(chosen, list(SCENARIOS.values()))

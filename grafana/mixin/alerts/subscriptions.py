@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from .. import planned
 from ..alert import Alert, Condition, Runbook
 from ..config import CONFIG
 from ..promql import metrics, rate, select, sum_by
 
 _OPERATION = CONFIG.job("graphql_operation_name")
-_ORPHANS = sum_by(CONFIG.instance(), select(planned.SUBSCRIPTION_ORPHANS))
+_ORPHANS = sum_by(CONFIG.instance(), select(metrics.SUBSCRIPTION_ORPHANS))
 _STUCK = sum_by(
     CONFIG.instance(), select(metrics.STUCK_CONNECTIONS, 'reason="orphan_subscription"')
 )
-_LIVE = sum_by(_OPERATION, select(planned.GRAPHQL_ACTIVE, 'graphql_operation_type="subscription"'))
+_LIVE = sum_by(_OPERATION, select(metrics.GRAPHQL_ACTIVE, 'graphql_operation_type="subscription"'))
 
 
 def _events(past: str = "") -> str:
-    return sum_by(_OPERATION, rate(planned.SUBSCRIPTION_EVENTS, window=f"15m{past}"))
+    return sum_by(_OPERATION, rate(metrics.SUBSCRIPTION_EVENTS, window=f"15m{past}"))
 
 
 ORPHANED = Alert(

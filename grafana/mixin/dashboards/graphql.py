@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from .. import planned as metrics
 from ..base import GREEN, NEUTRAL, ORANGE, RED, WARN_ABOVE_ZERO, YELLOW, Query
 from ..board import Board, Row
 from ..panels import heat, lines, stat
-from ..promql import INSTANCE, increase, quantile, rate, select, sum_by
+from ..promql import INSTANCE, increase, metrics, quantile, rate, select, sum_by
 from ..tables import table
 
 _HERE = INSTANCE + ', graphql_operation_name=~"$operation"'

@@ -123,6 +123,7 @@ def _where() -> Row:
                 "What Prometheus evaluates to firing now; needs the rules of grafana/alerts.",
                 Query(f"count by (alertname, severity) ({firing})"),
                 columns={"alertname": "Alert", "severity": "Severity", "Value": "Number"},
+                narrow=("Severity",),
                 steps=((None, RED),),
                 size=(8, 8),
             ),

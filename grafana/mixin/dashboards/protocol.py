@@ -82,6 +82,7 @@ def _which() -> Row:
                 "In the time shown, most often first. The panel below says what each rule means.",
                 Query(f"topk(50, {worst} > 0)"),
                 columns={"party": "Party", "rule": "Rule", "http_route": "Route", "Value": "Times"},
+                narrow=("Party",),
                 steps=((None, ORANGE), (100, RED)),
                 size=(12, 9),
             ),

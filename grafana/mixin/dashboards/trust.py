@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..base import BLUE, GREEN, ORANGE, RED, WARN_ABOVE_ZERO, Query
 from ..board import Row
 from ..panels import lines, stat
-from ..promql import INSTANCE, ROUTE, increase, metrics, select, sum_by
+from ..promql import INSTANCE, ROUTE, increase, metrics, rate, select, sum_by
 from ..tables import table
 
 _SPAN = "$__range"
@@ -116,9 +116,18 @@ def itself() -> Row:
             lines(
                 "Time to collect",
                 "The slowest sidecar's time to read all workers.",
-                worst(metrics.COLLECT_DURATION),
+                Query(worst(metrics.COLLECT_DURATION).expr, "slowest"),
                 unit="s",
-                size=(12, 6),
+                size=(8, 6),
+            ),
+            lines(
+                "OpenTelemetry",
+                "Spans that could not be made, and pushes of metrics by"
+                " result. All 0 where OpenTelemetry is not used.",
+                Query(sum_by("", rate(metrics.SPANS_DROPPED, INSTANCE)), "spans dropped"),
+                Query(sum_by("result", rate(metrics.OTLP_PUSHES, INSTANCE)), "pushes {{result}}"),
+                unit="ops",
+                size=(8, 6),
             ),
             table(
                 "Versions",
@@ -126,7 +135,7 @@ def itself() -> Row:
                 Query(f"count by (version) ({select(metrics.BUILD_INFO, INSTANCE)})"),
                 columns={"version": "Version", "Value": "Hosts"},
                 steps=((None, BLUE),),
-                size=(12, 6),
+                size=(8, 6),
             ),
         ),
     )
