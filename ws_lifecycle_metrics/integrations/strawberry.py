@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 from strawberry.extensions import SchemaExtension
@@ -16,9 +18,11 @@ from strawberry.types.execution import ExecutionContext, PreExecutionError
 
 from ..store.operations import ANONYMOUS, Operation
 from ..telemetry.logs import log_once
-from .graphql_ws import SERVED, Served, guarded
+from .graphql_ws import SERVED, Served, guarded, note_fault
 
 _now = time.monotonic_ns
+_names = (item.name for item in fields(ExecutionContext))
+_errors_of = attrgetter("pre_execution_errors" if "pre_execution_errors" in _names else "errors")
 
 
 class LifecycleExtension(SchemaExtension):
@@ -73,7 +77,10 @@ class LifecycleExtension(SchemaExtension):
         """
         run = self._run
         if run is not None and run.is_subscription:
-            guarded(run.served, run.result)
+            try:  # as in `guarded`, whose call would cost as much again
+                run.result()
+            except Exception as error:  # noqa: BLE001  # our fault, not the operation's
+                note_fault(run.served, error)
         return {}
 
     def _began(self) -> _Run | None:
@@ -114,6 +121,7 @@ class _Run:
         "_kind",
         "_operation",
         "_shared",
+        "_steady",
         "_undecided",
         "_worker",
         "is_subscription",
@@ -131,6 +139,7 @@ class _Run:
         self._kind: str | None = None
         self._operation: Operation | None = None
         self._worker = served.worker
+        self._steady: Operation | None = None  # set once only counting is left
         self._executed = self._here = self._undecided = False
         self._first_took = 0
         self._errors: object = None
@@ -140,7 +149,7 @@ class _Run:
         kind = self._kind = self._context.operation_type.value
         name = self._name()
         self._executed = True
-        self._errors = self._context.pre_execution_errors
+        self._errors = _errors_of(self._context)
         # A stream's results come where it began.
         self._here = self.served.is_here()
         self.is_subscription = kind == "subscription"
@@ -164,27 +173,30 @@ class _Run:
     def result(self) -> None:
         """Count a result of a subscription that is about to be handed over."""
         # Strawberry keeps the list of the latest result that had errors: a new one is its own.
-        errors = self._context.pre_execution_errors
+        errors = _errors_of(self._context)
+        if errors is self._errors and self._steady is not None:
+            self._steady.event()
+            return
         failed = errors is not self._errors
         self._errors = errors
-        if not self._here:
-            self.served.run(lambda: self._count(failed))
-        elif self._first_took and not self._undecided:
-            self._count(failed)
-        else:
+        if self._here:
             self._early(failed)
+        else:
+            self.served.run(lambda: self._count(failed))
 
     def _early(self, failed: bool) -> None:
-        if not self._first_took:
-            self._first_took = _now() - self._began_at
-            # It may be that the source refused; the context tells once the result is made.
-            self._undecided = failed
-            if failed:
-                return
-            self._count_first(failed)
+        """Count a first result, or one with errors."""
+        if self._first_took:
+            self._decide()
+            self._count(failed)
+            self._steady = self._operation
             return
-        self._decide()
-        self._count(failed)
+        self._first_took = max(1, _now() - self._began_at)
+        # It may be that the source refused; the context tells once the result is made.
+        self._undecided = failed
+        if not failed:
+            self._count_first(failed)
+            self._steady = self._operation
 
     def _decide(self) -> None:
         if self._undecided:
