@@ -135,11 +135,17 @@ def guarded(
     try:
         return step(*arguments, **options)
     except Exception as error:  # noqa: BLE001  # the boundary that keeps our faults to ourselves
-        log_fault(error)
-        with suppress(Exception):  # the same fault may stand in the way of counting it
-            if served is not None:
-                served.run(served.worker.count_internal_error)
+        note_fault(served, error)
     return None
+
+
+def note_fault(served: Served | None, error: Exception) -> None:
+    """Log and count a fault of ours."""
+    log_fault(error)
+    with suppress(Exception):  # the same fault may stand in the way of counting it
+        if served is not None:
+            worker = served.worker
+            served.run(worker.count_internal_error)
 
 
 class Subscriptions(Served):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 from strawberry.extensions import SchemaExtension
@@ -17,9 +19,11 @@ from strawberry.types.execution import ExecutionContext, PreExecutionError
 from ..labels import OTHER
 from ..store.operations import ANONYMOUS, Operation
 from ..telemetry.logs import log_once
-from .graphql_ws import SERVED, Served, guarded
+from .graphql_ws import SERVED, Served, guarded, note_fault
 
 _now = time.monotonic_ns
+_names = (item.name for item in fields(ExecutionContext))
+_errors_of = attrgetter("pre_execution_errors" if "pre_execution_errors" in _names else "errors")
 
 
 class LifecycleExtension(SchemaExtension):
@@ -74,7 +78,10 @@ class LifecycleExtension(SchemaExtension):
         """
         run = self._run
         if run is not None and run.is_subscription:
-            guarded(run.served, run.result)
+            try:  # as in `guarded`, whose call would cost as much again
+                run.result()
+            except Exception as error:  # noqa: BLE001  # our fault, not the operation's
+                note_fault(run.served, error)
         return {}
 
     def _began(self) -> _Run | None:
@@ -118,7 +125,9 @@ class _Run:
         "_operation",
         "_shared",
         "_span",
+        "_steady",
         "_undecided",
+        "_worker",
         "is_subscription",
         "served",
     )
@@ -133,6 +142,8 @@ class _Run:
         self._began_at = _now()
         self._kind: str | None = None
         self._operation: Operation | None = None
+        self._worker = served.worker
+        self._steady: Operation | None = None  # set once only counting is left
         self._executed = self._here = self._undecided = False
         self._first_took = self._events = self._event_errors = 0
         self._errors: object = None
@@ -145,7 +156,7 @@ class _Run:
         kind = self._kind = self._context.operation_type.value
         name = self._name()
         self._executed = True
-        self._errors = self._context.pre_execution_errors
+        self._errors = _errors_of(self._context)
         # A stream's results come where it began.
         self._here = self.served.worker.is_here()
         self.is_subscription = kind == "subscription"
@@ -156,36 +167,48 @@ class _Run:
         return ANONYMOUS if name is None else name
 
     def _begin(self, kind: str, name: object, *, admit: bool) -> None:
-        self._operation = self.served.worker.operations.get(name, admit=admit)
-        if self._operation is not None:
-            self._operation.began(kind)
+        self._enter(kind, name, admit=admit)
         if self.is_subscription:
             self.served.subscription_began()
+
+    def _enter(self, kind: str, name: object, *, admit: bool) -> None:
+        self._worker = self.served.worker
+        self._operation = self._worker.operations.get(name, admit=admit)
+        if self._operation is not None:
+            self._operation.began(kind)
 
     def result(self) -> None:
         """Count a result of a subscription that is about to be handed over."""
         # Strawberry keeps the list of the latest result that had errors: a new one is its own.
-        errors = self._context.pre_execution_errors
+        errors = _errors_of(self._context)
+        if errors is self._errors and self._steady is not None:
+            self._steady.event()
+            return
         failed = errors is not self._errors
         self._errors = errors
-        if not self._here:
-            self.served.run(lambda: self._count(failed))
-        elif self._first_took and not self._undecided:
-            self._count(failed)
-        else:
+        if self._here:
             self._early(failed)
+        else:
+            self.served.run(lambda: self._count(failed))
 
     def _early(self, failed: bool) -> None:
-        if not self._first_took:
-            self._first_took = _now() - self._began_at
-            # It may be that the source refused; the context tells once the result is made.
-            self._undecided = failed
-            if failed:
-                return
-            self._count_first(failed)
+        """Count a first result, or one with errors."""
+        if self._first_took:
+            self._decide()
+            self._count(failed)
+            self._settle()
             return
-        self._decide()
-        self._count(failed)
+        self._first_took = max(1, _now() - self._began_at)
+        # It may be that the source refused; the context tells once the result is made.
+        self._undecided = failed
+        if not failed:
+            self._count_first(failed)
+            self._settle()
+
+    def _settle(self) -> None:
+        """Let further results without errors be counted at once; a span wants their number too."""
+        if self._span is None:
+            self._steady = self._operation
 
     def _decide(self) -> None:
         if self._undecided:
@@ -249,7 +272,10 @@ class _Run:
     def _finish(self, kind: str, name: object, reason: str, took: int) -> None:
         if not self._executed:
             # What was not executed takes no other operation's place among the names.
-            self._begin(kind, name, admit=self._shared)
+            self._enter(kind, name, admit=self._shared)
+        elif self._worker is not self.served.worker:
+            # Its segment was removed and replaced; where it ends, it must have begun.
+            self._enter(kind, name, admit=True)
         self._decide()
         operation = self._operation
         if operation is not None:
