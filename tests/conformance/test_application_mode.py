@@ -40,7 +40,10 @@ def found(run) -> set[str]:
     return {id for result in run.results for id in result.findings}
 
 
-@pytest.mark.parametrize("name", CORRECT)
+@pytest.mark.parametrize(
+    "name",
+    ["echo", "channels", "strawberry", pytest.param("strawberry-legacy", marks=pytest.mark.slow)],
+)
 def test_a_correct_application_is_clean(name):
     target, approach = CORRECT[name]
     ids = ("open-and-close", "text-and-reset", "gql-query", "gql-no-init", "gql-init-twice")
@@ -84,6 +87,7 @@ def test_an_application_that_does_not_end_is_blamed(monkeypatch):
 def test_what_cannot_be_tried_is_said_in_one_line(target, why, monkeypatch):
     monkeypatch.setattr("ws_lifecycle_metrics.conformance.application.SETTLE", 0.5)
     monkeypatch.setattr("ws_lifecycle_metrics.conformance.application.ANSWER_SECONDS", 1.5)
+    monkeypatch.setattr("ws_lifecycle_metrics.conformance.client.STEP_SECONDS", 1.5)
     run = tried(f"tests.conformance.apps:{target}", Approach(), "open-and-close")
     assert run.failed.startswith(why)
     assert "\n" not in run.failed

@@ -121,6 +121,7 @@ def test_an_endless_answer_is_not_read(tmp_path, monkeypatch, receiver):
         except OSError:
             request.close_connection = True
 
+    monkeypatch.setattr(otlp, "CLOSE_SECONDS", 60.0)
     receiver.answer = flood
     assert pusher(tmp_path, monkeypatch, receiver.url).push()
     assert written < 100 * MAX_ANSWER

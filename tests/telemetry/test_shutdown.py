@@ -82,9 +82,13 @@ def test_a_process_with_a_dead_collector_ends_in_time(tmp_path, kind):
             text=True,
             timeout=60,
             check=True,
-            env={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}", "NO_PROXY": "*"},
+            env={
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+                "OTEL_EXPORTER_OTLP_TIMEOUT": "45",
+                "NO_PROXY": "*",
+            },
         )
     ended, took = done.stdout.split()
     assert float(took) < 3
     assert ended == "False"
-    assert time.monotonic() - started < 20  # half a minute, were it left to the providers
+    assert time.monotonic() - started < 30  # longer, were it left to the providers

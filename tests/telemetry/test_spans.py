@@ -396,3 +396,41 @@ def test_the_log_record_of_a_violation_names_the_trace(tracing, caplog, monkeypa
     context = tracing.one("GET /chat").context
     assert record.trace_id == f"{context.trace_id:032x}"
     assert record.span_id == f"{context.span_id:016x}"
+
+
+def test_the_disconnect_begins_with_the_first_close(tracing):
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        await send({"type": "websocket.close", "code": 4000})
+        await asyncio.sleep(0.05)
+        await receive()
+
+    tracing.run(app, CONNECT, DISCONNECT)
+    span = tracing.one("websocket disconnect")
+    assert span.end_time - span.start_time >= 0.05e9
+    assert span.attributes["websocket.close.initiator"] == "app"
+    assert span.attributes["websocket.close.code"] == 4000
+
+
+def test_a_stuck_connection_names_its_trace(tmp_path, caplog):
+    tracing = Tracing(tmp_path, stuck_closing=0.05)
+
+    def found():
+        return [r for r in caplog.records if getattr(r, "stuck_reason", "") == "closing"]
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        await receive()
+        for _ in range(400):
+            if found():
+                return
+            await asyncio.sleep(0.05)
+
+    tracing.run(app, CONNECT, DISCONNECT)
+    (record,) = found()
+    context = tracing.one("GET /chat").context
+    assert record.trace_id == f"{context.trace_id:032x}"
+    assert record.span_id == f"{context.span_id:016x}"
+    assert tracing.one("websocket connection").attributes["websocket.stuck.reason"] == ("closing",)

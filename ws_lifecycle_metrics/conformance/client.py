@@ -183,9 +183,10 @@ class Client(Connection):
         if answer:
             await self._finish(end)
 
-    async def do_over(self, within: float = STEP_SECONDS) -> None:
+    async def do_over(self, within: float | None = None) -> None:
         """Wait for the end, by a close frame or without."""
-        end = await self._within(within, self._end(), "server.socket-left-open", "end")
+        seconds = STEP_SECONDS if within is None else within
+        end = await self._within(seconds, self._end(), "server.socket-left-open", "end")
         if end is not None:
             await self._finish(end)
 
