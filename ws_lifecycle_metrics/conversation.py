@@ -290,6 +290,7 @@ class Conversation:
         """Go on in another worker's segment."""
         old, name = self._words, self._route.name
         self._worker, self._route = worker, worker.route(name)
+        self._served.worker = worker
         worker.live[self._serial] = self
         self._begin_record(self._route)
         for word in (at.STATE_AT, at.ANSWERED_AT, RECEIVED_AT, SENT_AT, at.VIOLATIONS, *_CARRIED):
