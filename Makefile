@@ -8,7 +8,7 @@ PIP     = $(if $(wildcard $(VENV)/bin/pip),$(PY) -m pip,$(PYTHON) -m pip --pytho
 PIP_INSTALL = $(PIP) install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check docs bench clean
+.PHONY: help demo test lint check docs grafana pictures stack conformance seed-bug bench clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,8 +46,23 @@ check: lint test  ## lint, then test
 docs: $(VENV)/.dev  ## write the generated tables of the documentation
 	$(PY) -m docs.generate
 
+grafana: $(VENV)/.dev  ## write dashboards, alerts and their runbook (RUNBOOK_BASE=... where you publish it)
+	$(PY) -m grafana.mixin
+
+pictures: $(VENV)/.dev  ## draw the dashboards into docs/images (Debian: prometheus npm chromium pngquant)
+	$(PY) -m grafana.pictures
+
+stack: $(VENV)/.dev  ## Prometheus, Alertmanager and VictoriaMetrics: from a stuck worker to a pager
+	$(PY) -m pytest -m stack
+
 bench: $(VENV)/.dev  ## measure the overhead beside a no-op wrapper
 	$(PY) benchmarks/overhead.py
+
+conformance: $(VENV)/.dev  ## every server against every scenario; writes docs/conformance.md (7 minutes)
+	$(PY) -m ws_lifecycle_metrics.conformance.matrix docs/conformance.md
+
+seed-bug: $(VENV)/.dev  ## the bug that began it: Strawberry and Channels under old and new Granian
+	$(PY) -m examples.seed_bug
 
 clean:  ## remove what make created
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

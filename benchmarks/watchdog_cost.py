@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
-from ws_lifecycle_metrics.store.worker import existing
+from ws_lifecycle_metrics.store.workers import existing
 
 SECONDS = 10.0
 BAR = 0.5

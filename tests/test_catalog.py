@@ -83,6 +83,12 @@ def test_no_word_of_a_block_has_two_meanings(block):
         for first in found.offsets.values()
         for word in range(first, first + found.size)
     ]
+    words += [
+        word
+        for found in stored.values()
+        for first in found.exemplars.values()
+        for word in range(first, first + at.EXEMPLAR_WORDS * (len(found.metric.buckets) + 1))
+    ]
     assert sorted(words) == list(range(size))
 
 

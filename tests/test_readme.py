@@ -198,7 +198,9 @@ def test_every_other_command_is_known():
 
 PRELUDE = """
 import sys
+from collections.abc import AsyncGenerator
 import django
+import strawberry
 from django.conf import settings
 from fastapi import FastAPI
 
@@ -208,8 +210,19 @@ django.setup()
 async def app(scope, receive, send):
     pass
 
+@strawberry.type
+class Query:
+    ready: bool = True
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription
+    async def ticks(self) -> AsyncGenerator[int, None]:
+        yield 1
+
 for line, text in {blocks!r}:
     names = {{"app": app, "api": FastAPI(), "websocket_urlpatterns": [], "__name__": "readme"}}
+    names |= {{"Query": Query, "Subscription": Subscription}}
     exec(compile("\\n" * line + text, "README.md", "exec"), names)
 """
 

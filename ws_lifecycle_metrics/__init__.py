@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import Config as Config
     from .config import ConfigError as ConfigError
+    from .conversation import ProtocolViolation as ProtocolViolation
     from .middleware import LifecycleMiddleware as LifecycleMiddleware
-    from .middleware import ProtocolViolation as ProtocolViolation
     from .telemetry.prometheus import LifecycleCollector as LifecycleCollector
     from .telemetry.prometheus import metrics_app as metrics_app
     from .watchdog.stuck import StuckEvent as StuckEvent
@@ -33,7 +33,7 @@ _HOMES = {
     "ConfigError": "config",
     "LifecycleCollector": "telemetry.prometheus",
     "LifecycleMiddleware": "middleware",
-    "ProtocolViolation": "middleware",
+    "ProtocolViolation": "conversation",
     "StuckEvent": "watchdog.stuck",
     "metrics_app": "telemetry.prometheus",
 }

@@ -65,6 +65,14 @@ HANDSHAKE_RESULTS = ("accepted", "rejected", "denied", "error", "aborted")
 INITIATORS = ("client", "server", "app")
 OPCODES = ("text", "binary")
 STATE_LABELS = ("connecting", "open", "closing")
+STUCK_REASONS = (
+    *("handshake", "send_blocked", "closing", "receive_withheld", "draining"),
+    *("ghost", "orphan_subscription"),
+)
+"""Why a connection is stuck; each has its threshold, `Config.stuck_<reason>`."""
+WORKER_STUCK_REASONS = ("loop_blocked", "stopped", "accept_starved", "dead")
+STALL_SEVERITIES = ("miss", "megamiss", "stuck")
+SOCKET_STATES = ("established", "close_wait")
 OPERATION_TYPES = ("query", "mutation", "subscription")
 END_REASONS = (
     "completed",
@@ -75,14 +83,6 @@ END_REASONS = (
     "consumer_gone",
     "error",
 )
-STUCK_REASONS = (
-    *("handshake", "send_blocked", "closing", "receive_withheld", "draining"),
-    *("ghost", "orphan_subscription"),
-)
-"""Why a connection is stuck; each has its threshold, `Config.stuck_<reason>`."""
-WORKER_STUCK_REASONS = ("loop_blocked", "stopped", "accept_starved", "dead")
-STALL_SEVERITIES = ("miss", "megamiss", "stuck")
-SOCKET_STATES = ("established", "close_wait")
 
 OTHER_CODE = "other"
 _KNOWN_CODES = (
@@ -91,6 +91,18 @@ _KNOWN_CODES = (
 )
 CODES = (*map(str, _KNOWN_CODES), "3xxx", "4xxx", OTHER_CODE)
 _CODE_LABELS = {code: str(code) for code in _KNOWN_CODES}
+
+
+_ATTRIBUTES = {
+    "http_route": "http.route",
+    "graphql_operation_name": "graphql.operation.name",
+    "graphql_operation_type": "graphql.operation.type",
+}
+
+
+def attribute(label: str) -> str:
+    """Return what OpenTelemetry calls a label: its own name, or that of the conventions."""
+    return _ATTRIBUTES.get(label, label)
 
 
 def code_label(code: int | None) -> str:
@@ -430,6 +442,13 @@ INTERNAL_ERRORS = Metric(
     block=Block.WORKER,
     help="Faults of this package that were kept from the application.",
 )
+SPANS_DROPPED = Metric(
+    name="ws_lifecycle_metrics.spans_dropped",
+    kind=Kind.COUNTER,
+    unit="{span}",
+    block=Block.WORKER,
+    help="Spans that were not made: the tracer raised, or a connection had too many findings.",
+)
 SWITCHED_OFF = Metric(
     name="ws_lifecycle_metrics.switched_off",
     kind=Kind.GAUGE,
@@ -446,6 +465,14 @@ SKIPPED_SEGMENTS = Metric(
     kind=Kind.GAUGE,
     unit="{file}",
     help="Files in the directory of segments that could not be trusted or read.",
+)
+OTLP_PUSHES = Metric(
+    name="ws_lifecycle_metrics.otlp_pushes",
+    kind=Kind.COUNTER,
+    unit="{push}",
+    labels=("result",),
+    series=_singles(("ok", "failed")),
+    help="Pushes over OTLP by the process that answers, by whether the collector took them.",
 )
 COLLECT_DURATION = Metric(
     name="ws_lifecycle_metrics.collect.duration",

@@ -43,6 +43,10 @@ def _number(value: str) -> int:
         raise ConfigError(f"{value!r} is not a whole number") from None
 
 
+def _number_or_none(value: str) -> int | None:
+    return None if value.strip().lower() == "none" else _number(value)
+
+
 def _seconds(value: str) -> float:
     try:
         return float(value)
@@ -203,6 +207,19 @@ class Config:
         name="max_connections",
         parse=_number,
     )
+    span_budget: int | None = _option(
+        cast("int | None", 4),
+        "Messages of a connection, each way, that get a span of their own; none: all of them.",
+        name="span_budget",
+        parse=_number_or_none,
+    )
+    span_client_address: bool = _switch(
+        "span_client_address", "Name the client's address on the span of a handshake."
+    )
+    tracer_provider: Any = field(
+        default=None,
+        metadata={"help": "OpenTelemetry TracerProvider; None: the global one."},
+    )
     stuck_handshake: float = _stuck("handshake", 10.0, "neither accepted nor rejected")
     stuck_send_blocked: float = _stuck("send_blocked", 10.0, "one send() has not returned")
     stuck_closing: float = _stuck("closing", 30.0, "the end was seen, the application runs on")
@@ -258,10 +275,21 @@ class Config:
         _check_range("max_routes", self.max_routes, 0, 1000)
         _check_range("max_subprotocols", self.max_subprotocols, 0, 1000)
         _check_range("max_connections", self.max_connections, 0, 10_000_000)
+        if self.span_budget is not None:
+            _check_range("span_budget", self.span_budget, 0, 1_000_000)
+        if self.tracer_provider is not None and not hasattr(self.tracer_provider, "get_tracer"):
+            raise ConfigError(
+                f"tracer_provider={self.tracer_provider!r}: accepted is a TracerProvider"
+            )
         for option in (item.name for item in fields(self)):
             if option.startswith(("stuck_", "stall_", "death_")):
                 _check_seconds(option, getattr(self, option))
-        for option in ("cancel_stuck_closing", "faulthandler", "faulthandler_exit"):
+        for option in (
+            "cancel_stuck_closing",
+            "faulthandler",
+            "faulthandler_exit",
+            "span_client_address",
+        ):
             _check_switch(option, getattr(self, option))
 
 
@@ -298,6 +326,9 @@ class ExporterConfig:
     collect_timeout: float = _option(
         8.0, "Time that a collection may take.", name="collect_timeout", parse=_seconds
     )
+    otlp: bool = _switch(
+        "otlp", "Also push the metrics over OTLP; OTEL_EXPORTER_OTLP_* say where to."
+    )
     py_spy: bool = _switch("py_spy", "Show the stacks of stuck workers by py-spy, if installed.")
     recycle_stuck: bool = _switch(
         "recycle_stuck", "End stuck workers, one at a time: SIGTERM, then SIGKILL."
@@ -324,7 +355,7 @@ class ExporterConfig:
         _check_range("max_clients", self.max_clients, 1, 100_000)
         for option in (item.name for item in fields(self) if item.type == "float"):
             _check_seconds(option, getattr(self, option))
-        for option in ("py_spy", "recycle_stuck"):
+        for option in ("py_spy", "recycle_stuck", "otlp"):
             _check_switch(option, getattr(self, option))
 
 

@@ -10,6 +10,9 @@ OTHER = "other"
 
 MAX_LENGTH = 128
 
+TraceIds = tuple[int, int]
+"""Trace id and span id."""
+
 # Control, format (bidi overrides among them), surrogate, private-use and unassigned
 # characters, and the line and paragraph separators: they break a terminal, a log line or
 # the exposition's UTF-8.
@@ -33,6 +36,14 @@ def _escape(character: str) -> str:
     if category(character) not in _UNSAFE:
         return character
     return character.encode("unicode_escape").decode("ascii")
+
+
+def trace_fields(trace: TraceIds | None) -> dict[str, str]:
+    """Return the fields that tie a log record to a trace; none without one."""
+    if trace is None:
+        return {}
+    trace_id, span_id = trace
+    return {"trace_id": f"{trace_id:032x}", "span_id": f"{span_id:016x}"}
 
 
 class Cap:

@@ -36,7 +36,9 @@ async def list_connections(directory: Path, *arguments: str, columns: int | None
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-@pytest.mark.parametrize("verb", [(), ("serve",), ("connections",), ("rules",)], ids=str)
+@pytest.mark.parametrize(
+    "verb", [(), ("serve",), ("connections",), ("rules",), ("check",), ("doctor",)], ids=str
+)
 def test_help_is_complete(verb: tuple[str, ...], flag: str) -> None:
     result = run(*verb, flag)
     assert result.exit_code == 0
@@ -120,8 +122,7 @@ async def test_connections_as_json(tmp_path: Path) -> None:
     assert set(found["connections"][0]) == {
         *("worker", "pid", "id", "route", "subprotocol", "state", "age", "in_state", "silent"),
         *("waits_for", "received_messages", "received_bytes", "sent_messages", "sent_bytes"),
-        *("violations", "subscriptions", "graphql", "close"),
-        *("stuck", "where", "stack"),
+        *("violations", "stuck", "where", "stack", "subscriptions", "graphql", "close"),
     }
     assert len(json.loads(limited.stdout)["connections"]) == 1
 

@@ -145,7 +145,7 @@ def test_ten_thousand_names_take_fifty_places(tmp_path: Path):
 
 async def ten_thousand(books: Books) -> int:
     """Name 10,000 operations to the worker; return how many overflowed, with those to come."""
-    from ws_lifecycle_metrics.store.worker import current
+    from ws_lifecycle_metrics.store.workers import current
 
     worker = current(books.config)
     for i in range(10_000):

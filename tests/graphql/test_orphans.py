@@ -170,7 +170,7 @@ def test_orphan_is_stuck_after_its_time(tmp_path: Path):
 
 def test_segment_that_was_removed_costs_no_balance(tmp_path: Path):
     """A new one takes its place; what goes on there is counted whole in it when it ends."""
-    from ws_lifecycle_metrics.store.worker import existing
+    from ws_lifecycle_metrics.store.workers import existing
 
     books = Books(tmp_path)
 

@@ -33,8 +33,10 @@ def python(seconds):
 
 
 def regex(seconds):
+    end = time.monotonic() + seconds
     took = min(timed(backtrack, 16) for _ in range(5))
-    backtrack(16 + math.ceil(math.log2(seconds / took)))
+    while time.monotonic() < end:  # the GIL is held for half a second of work at a time
+        backtrack(16 + round(math.log2(0.5 / took)))
 
 
 def timed(function, argument):

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ws_lifecycle_metrics.conformance import process
+from ws_lifecycle_metrics.conformance.process import HOST, LOG, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
-HOST = "127.0.0.1"
-LOG, SEGMENTS = "server.log", "segments"
+SEGMENTS = "segments"
+
+__all__ = ["HOST", "LOG", "ROOT", "SERVERS", "Running", "Server", "eventually", "free_port"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,122 +117,24 @@ def eventually(predicate: Callable[[], object], timeout: float, what: str = "") 
     return value
 
 
-def free_port() -> int:
-    """Return a port that was free a moment ago; a clash is noticed and tried again at the start."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
+class Running(process.Running):
+    """A started example, with the folder of its segments."""
 
-
-@dataclass(frozen=True)
-class Stopped:
-    """How a server ended: `killed` when SIGTERM was not enough, `orphans` outlived the parent."""
-
-    seconds: float
-    killed: bool
-    orphans: tuple[int, ...]
-
-
-class Running:
-    """A started server in a session, hence a process group, of its own."""
-
-    def __init__(self, server: Server, port: int, folder: Path, process: subprocess.Popen[bytes]):
-        self.server, self.port, self._process = server, port, process
-        self.log, self.segments = folder / LOG, folder / SEGMENTS
-
-    @property
-    def pid(self) -> int:
-        """The id of the parent process, and of the group."""
-        return self._process.pid
-
-    @property
-    def url(self) -> str:
-        """The WebSocket address, without a path."""
-        return f"ws://{HOST}:{self.port}"
-
-    def output(self) -> str:
-        """What the server has printed so far."""
-        return self.log.read_text(errors="replace")
-
-    def exited(self) -> bool:
-        """Whether the parent has ended. It isn't reaped yet, so its id can't be reused."""
-        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return os.waitid(os.P_PID, self.pid, flags) is not None
-
-    def answers(self) -> bool:
-        """Whether some worker answers an HTTP request, with any status."""
-        with suppress(OSError), socket.create_connection((HOST, self.port), timeout=1) as client:
-            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            return client.recv(5) == b"HTTP/"
-        return False
-
-    def ready(self) -> bool:
-        """Whether the server answers and, where it says so, each worker has started."""
-        mark = self.server.ready
-        return self.answers() and (not mark or self.output().count(mark) >= self.server.workers)
-
-    def members(self) -> tuple[int, ...]:
-        """Ids of the group's live processes, without the parent."""
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):  # it may end while it is read
-                # pid (name) state parent group …; the name may hold spaces and brackets
-                state, _parent, group = stat.read_text().rpartition(") ")[2].split()[:3]
-                if int(group) == self.pid and state != "Z":
-                    found.append(int(stat.parent.name))
-        return tuple(sorted(set(found) - {self.pid}))
-
-    def stop(self, timeout: float = 8) -> Stopped:
-        """SIGTERM to the parent, then SIGKILL to what is left of its group after `timeout` s."""
-        began = time.monotonic()
-        if not self.exited():
-            os.kill(self.pid, signal.SIGTERM)
-        with suppress(AssertionError):
-            eventually(self.exited, timeout)
-        killed = not self.exited()
-        if not killed:  # children may take a moment to notice
-            with suppress(AssertionError):
-                eventually(lambda: not self.members(), 1)
-        orphans = () if killed else self.members()
-        # The unreaped parent keeps the group's id ours: this reaches nobody else.
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        eventually(lambda: not self.members(), 10, "the end of the killed processes")
-        self._process.wait(timeout=10)
-        return Stopped(round(time.monotonic() - began, 2), killed, orphans)
-
-
-def _spawn(server: Server, folder: Path, env: dict[str, str]) -> Running:
-    port = free_port()
-    with (folder / LOG).open("wb") as out:
-        process = subprocess.Popen(
-            server.argv(port),
-            cwd=ROOT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    return Running(server, port, folder, process)
+    def __init__(self, server: Server, started: process.Running, folder: Path) -> None:
+        super().__init__(started.command, started.port, folder, started.process)
+        self.server, self.segments = server, folder / SEGMENTS
 
 
 def start(server: Server, folder: Path, env: dict[str, str], timeout: float = 20) -> Running:
     """Start `server` with `env` and wait until it answers; `folder` takes its output."""
-    for _attempt in range(3):
-        running = _spawn(server, folder, env)
-        try:
-            eventually(lambda it=running: it.exited() or it.ready(), timeout, "readiness")
-        except BaseException as error:
-            running.stop(timeout=1)
-            error.add_note(f"{server.name} printed:\n{running.output()}")
-            raise
-        if not running.exited():
-            return running
-        running.stop()
-        if "in use" not in running.output():
-            break
-    raise AssertionError(f"{server.name} did not start and printed:\n{running.output()}")
+    command = process.Command(
+        name=server.name,
+        argv=server.argv,
+        workers=server.workers,
+        ready=server.ready,
+        cwd=ROOT,
+    )
+    return Running(server, process.start(command, folder, env, timeout), folder)
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.servers.harness import HOST, LOG, ROOT, SEGMENTS, Running, eventually, free_port, start
+from tests.servers.harness import HOST, ROOT, SEGMENTS, Running, eventually, start
+from ws_lifecycle_metrics.conformance.process import LOG, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

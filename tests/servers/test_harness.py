@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.servers.harness import SERVERS, Server, eventually, serving, start
+from ws_lifecycle_metrics.conformance.process import StartError
 
 UVICORN = next(server for server in SERVERS if server.name == "uvicorn-websockets-sansio")
 
 
 def test_a_failing_start_shows_what_the_server_printed(tmp_path):
     missing = Server(name="missing", command="uvicorn examples.missing.app:app")
-    with pytest.raises(AssertionError, match=r"No module named 'examples\.missing'"):
+    with pytest.raises(StartError, match=r"No module named 'examples\.missing'"):
         start(missing, tmp_path, {})
 
 

@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers.blockers import BLOCKERS, DEFAULT, GRANIAN, LATE, SHORT, UVICORN, Timing, pair
+from tests.servers.blockers import (
+    DEFAULT,
+    GRANIAN,
+    LATE,
+    SHORT,
+    UVICORN,
+    Timing,
+    hang_in_every_way,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.servers.blockers import Seen
-    from tests.servers.harness import Server
-
-
-def hang_in_every_way(server: Server, folder: Path, timing: Timing) -> list[Seen]:
-    folder.mkdir()
-    with pair(server, folder, timing) as both:
-        return [both.hang(blocker) for blocker in BLOCKERS]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ws_lifecycle_metrics.store import worker
+from ws_lifecycle_metrics.store import workers
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +26,6 @@ def deadline() -> Iterator[None]:
 def fresh_process() -> Iterator[None]:
     """Let no test meet another's workers in this process."""
     yield
-    worker._close_all()
-    worker._here.by_place.clear()
-    worker._ended.clear()
+    workers._close_all()
+    workers._here.by_place.clear()
+    workers._ended.clear()

@@ -31,8 +31,8 @@ from tests.store.support import (
 from tests.store.traffic import application, converse
 from ws_lifecycle_metrics import LifecycleMiddleware, catalog, metrics_app
 from ws_lifecycle_metrics.config import Config
-from ws_lifecycle_metrics.store import directory, worker
-from ws_lifecycle_metrics.store.worker import current
+from ws_lifecycle_metrics.store import directory, workers
+from ws_lifecycle_metrics.store.workers import current
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
 
@@ -145,7 +145,7 @@ def test_threads_that_end_take_no_count_with_them(tmp_path, monkeypatch):
         assert value(snapshot, catalog.HANDSHAKES, "/chat", "accepted") == number + 1
         assert value(snapshot, catalog.LOST_CONNECTIONS, "/chat") == number + 1
         last = now
-    assert len(worker.local_workers(here)) == 0
+    assert len(workers.local_workers(here)) == 0
 
 
 LIMITED = """
@@ -154,7 +154,7 @@ LIMITED = """
     from tests.store.support import *
     from tests.store.traffic import application, converse
     from ws_lifecycle_metrics import LifecycleMiddleware
-    from ws_lifecycle_metrics.store.worker import current
+    from ws_lifecycle_metrics.store.workers import current
 
     base, limit = Path(sys.argv[1]), int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -22,7 +22,7 @@ from tests.store.support import (
 from ws_lifecycle_metrics import catalog
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.directory import Directory
-from ws_lifecycle_metrics.store.worker import current, existing, local_workers
+from ws_lifecycle_metrics.store.workers import current, existing, local_workers
 
 
 def slots(base) -> list[int]:
@@ -102,7 +102,7 @@ def test_many_processes_that_start_at_once_have_slots_of_their_own(tmp_path):
         from pathlib import Path
         from tests.store.support import config, take, at, segments
         from tests.store.traffic import fork, kill
-        from ws_lifecycle_metrics.store.worker import current
+        from ws_lifecycle_metrics.store.workers import current
 
         base = Path(sys.argv[1])
 
@@ -141,7 +141,7 @@ def test_a_forked_child_leaves_its_parents_worker_alone(tmp_path):
         from pathlib import Path
         from tests.store.support import config, take, at, catalog, open_connection, value
         from tests.store.traffic import fork, kill
-        from ws_lifecycle_metrics.store.worker import current, existing, local_workers
+        from ws_lifecycle_metrics.store.workers import current, existing, local_workers
 
         base = Path(sys.argv[1])
         here = config(base)
@@ -202,7 +202,7 @@ def test_forks_while_threads_start_workers_never_deadlock(tmp_path, forks):
         from pathlib import Path
         from tests.store.support import config, open_connection
         from tests.store.traffic import fork
-        from ws_lifecycle_metrics.store.worker import current
+        from ws_lifecycle_metrics.store.workers import current
         from ws_lifecycle_metrics.store.snapshot import Source
 
         warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is the point

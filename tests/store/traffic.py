@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.store.support import config
 from ws_lifecycle_metrics.middleware import LifecycleMiddleware
-from ws_lifecycle_metrics.store.worker import current
+from ws_lifecycle_metrics.store.workers import current
 
 IDLE = 5
 """Connections that each worker holds open until it is killed."""

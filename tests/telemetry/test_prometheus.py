@@ -29,7 +29,7 @@ from ws_lifecycle_metrics import (
 )
 from ws_lifecycle_metrics.catalog import METRICS, Kind
 from ws_lifecycle_metrics.labels import safe_label
-from ws_lifecycle_metrics.store import worker
+from ws_lifecycle_metrics.store import workers
 from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
 from ws_lifecycle_metrics.telemetry.prometheus import render
 
@@ -68,9 +68,9 @@ def config(tmp_path):
         route=lambda scope: scope["path"],
         routes=("/chat", "/idle"),
     )
-    worker._close_all()
-    worker._here.by_place.clear()
-    worker._ended.clear()
+    workers._close_all()
+    workers._here.by_place.clear()
+    workers._ended.clear()
 
 
 async def converse(config: Config, path: str, *steps: Any) -> None:
@@ -149,7 +149,7 @@ def masked(text: str) -> str:
 @pytest.fixture
 def no_time_passes(monkeypatch):
     """Let every duration be 0, so that it lands in the first bucket on any machine."""
-    monkeypatch.setattr("ws_lifecycle_metrics.middleware._now", lambda: 10**15)
+    monkeypatch.setattr("ws_lifecycle_metrics.conversation._now", lambda: 10**15)
 
 
 def test_fixed_traffic_gives_the_golden_text(config, no_time_passes):
@@ -275,7 +275,7 @@ def series(text: str) -> list[str]:
 
 
 def test_known_series_stand_at_0_before_any_traffic(config):
-    worker.current(config)  # the configured routes are known from its start
+    workers.current(config)  # the configured routes are known from its start
     snapshot = Source(config).take()
     families = {family.metric: family.series for family in snapshot.families()}
     assert list(families) == list(METRICS.values())

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from tests.store.support import run
+from tests.store.support import ROOT, environment, python, run
 from tests.watchdog.support import NOW, add_record, make_worker, state
 from ws_lifecycle_metrics import Config, LifecycleMiddleware, StuckEvent, catalog
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.layout import NS, ROUTE_BLOCK, WORKER_BLOCK
 from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
-from ws_lifecycle_metrics.store.worker import existing
+from ws_lifecycle_metrics.store.workers import existing
 from ws_lifecycle_metrics.watchdog.heartbeat import INTERVAL, Heartbeat
 from ws_lifecycle_metrics.watchdog.scan import Scanner
 
@@ -320,3 +321,40 @@ print(os.waitstatus_to_exitcode(status))
 
 def test_a_forked_child_has_its_own_beat(tmp_path):
     assert run(FORKS, tmp_path).strip() == "0"
+
+
+EXITS = """
+import asyncio, sys, time
+from ws_lifecycle_metrics import Config, LifecycleMiddleware
+
+options = {"stuck_loop_blocked": 1.0, "faulthandler": True, "faulthandler_exit": True}
+config = Config(service="test", directory=sys.argv[1], **options)
+async def passes(scope, receive, send): ...
+app = LifecycleMiddleware(passes, config=config)
+
+async def main(hang):
+    await app({"type": "http"}, None, None)
+    await asyncio.sleep(0.3)
+    time.sleep(hang)
+
+asyncio.run(main(0))
+time.sleep(2.0)  # no loop runs, so none is stuck
+print("fine", flush=True)
+asyncio.run(main(20))
+print("not reached", flush=True)
+"""
+
+
+def test_faulthandler_ends_a_process_that_hangs_and_none_whose_loop_has_ended(tmp_path):
+    done = subprocess.run(
+        python(EXITS, tmp_path),
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "fine\n")
+    faults = next((tmp_path / "test").glob("*.faults")).read_text()
+    assert "in main" in faults

@@ -75,6 +75,16 @@ def test_who_recovers_in_the_grace_is_not_killed():
     assert world.steps(60) == [(100, signal.SIGTERM)]
 
 
+def test_who_recovers_for_a_moment_is_given_all_the_time_again():
+    world = World([100])
+    world.reasons = {100: "loop_blocked"}
+    assert world.steps(5) == [(100, signal.SIGTERM)]
+    world.reasons = {}
+    world.step()
+    world.reasons = {100: "loop_blocked"}
+    assert world.steps(4) == [(100, signal.SIGTERM)]
+
+
 @pytest.mark.parametrize("reason", ["loop_blocked", "stopped", "accept_starved"])
 def test_a_short_stall_is_nobodys_end(reason):
     world = World([100])

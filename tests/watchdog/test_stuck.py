@@ -74,6 +74,15 @@ def test_a_later_send_does_not_hide_an_earlier_state():
     assert reason(record, NOW + 30 * NS, worker.segment.header) == "receive_withheld"
 
 
+def test_among_idle_connections_the_one_that_sends_is_found():
+    worker = make_worker()
+    made = [add_record(worker, OPEN, SEND_CALLS=n % 3, SENT_TEXT=n % 3) for n in range(50)]
+    made[30][at.SEND_CALLS] += 1
+    [(_, block)] = worker.record_blocks
+    found = list(find(block, NOW + 10 * NS, worker.segment.header))
+    assert [(record[at.SERIAL], why) for record, why in found] == [(31, "send_blocked")]
+
+
 states = st.sampled_from([0, at.ORPHANED, *(s.code + 1 for s in STATES)])
 records = st.lists(
     st.tuples(states, st.integers(0, 90), st.integers(0, 2), st.integers(0, 2), st.integers(0, 1)),

@@ -81,7 +81,8 @@ def test_a_process_of_another_world_or_a_reused_pid_says_nothing(worker, table, 
         (0.9, 0.1, "busy", "loop_blocked"),
         (0.3, 0.7, "busy", "loop_blocked"),
         (0.0, 0.0, "blocked", "loop_blocked"),
-        (0.02, 0.97, "starved", None),
+        (0.1, 0.9, "busy", "loop_blocked"),  # with nine others on its processor
+        (0.01, 0.97, "starved", None),
     ],
 )
 def test_what_a_silent_loop_does(worker, table, run, wait, activity, reason):

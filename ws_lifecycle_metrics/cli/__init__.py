@@ -1,13 +1,15 @@
 """The command line: `ws-lifecycle-metrics`. One verb a file; heavy imports are in the verbs.
 
-Exit codes: 0 fine, 2 wrong usage or could not run.
+Exit codes: 0 fine, 1 findings, 2 wrong usage or could not run.
 """
 
 from __future__ import annotations
 
 import click
 
+from .check import check
 from .connections import connections
+from .doctor import doctor
 from .rules import rules
 from .serve import serve
 
@@ -38,6 +40,8 @@ def cli() -> None:
 cli.add_command(serve)
 cli.add_command(connections)
 cli.add_command(rules)
+cli.add_command(check)
+cli.add_command(doctor)
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def _flag(item: Field[Any]) -> Callable[[Command], Command]:
     text = ",".join(default) if isinstance(default, tuple) else str(default)
     notes = f"default: {text}; " if text else ""
     return click.option(
-        f"--{item.name.replace('_', '-')}",
+        _name(item),
         item.name,
         metavar="TEXT"
         if isinstance(default, str)
@@ -54,6 +54,10 @@ def _flag(item: Field[Any]) -> Callable[[Command], Command]:
         else "N",
         help=f"{item.metadata['help']}  [{notes}{environment_name(item.name)}]",
     )
+
+
+def _name(item: Field[Any]) -> str:
+    return f"--{item.name.replace('_', '-')}"
 
 
 def configured(cls: type[T], given: dict[str, str | None]) -> T:

@@ -37,10 +37,11 @@ def rules(rule_id: str | None, as_json: bool) -> None:
 def _find(rule_id: str) -> Rule:
     from difflib import get_close_matches
 
+    from ..conformance.rules import WIRE_RULES
     from ..labels import safe_label
     from ..protocol import RULES
 
-    rule = RULES.get(rule_id)
+    rule = RULES.get(rule_id) or WIRE_RULES.get(rule_id)
     if rule is not None:
         return rule
     near = get_close_matches(rule_id, RULES, n=3, cutoff=0.5)

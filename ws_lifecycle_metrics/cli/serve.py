@@ -6,11 +6,16 @@ import logging
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from ..config import ExporterConfig
+from ..config import ConfigError, ExporterConfig
 from .options import Refused, config_options, configured
+
+if TYPE_CHECKING:
+    from ..exporter.server import Exporter
+    from ..telemetry.otlp import Pusher
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
@@ -21,7 +26,8 @@ def serve(**given: str | None) -> None:
     """Run the sidecar: metrics and health for all workers.
 
     It serves /metrics, /connections, /healthz, /readyz and an index at / for one service of
-    this host, and only reads. SIGTERM or SIGINT ends it.
+    this host, and only reads. SIGTERM or SIGINT ends it. With --otlp it also pushes the metrics
+    each OTEL_METRIC_EXPORT_INTERVAL ms.
     """
     import asyncio
 
@@ -37,6 +43,19 @@ def serve(**given: str | None) -> None:
         ) from error
 
 
+def _pusher(config: ExporterConfig, exporter: Exporter) -> Pusher:
+    try:
+        from ..telemetry.otlp import Pusher
+    except ImportError as error:
+        raise Refused(
+            f"--otlp needs {error.name}: pip install 'ws-lifecycle-metrics[otel]'"
+        ) from error
+    try:
+        return Pusher(config.service, take=exporter.take)
+    except ConfigError as error:
+        raise Refused(str(error)) from error
+
+
 async def _serve(config: ExporterConfig) -> None:
     import asyncio
 
@@ -47,11 +66,17 @@ async def _serve(config: ExporterConfig) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     exporter = Exporter(config)
+    pusher = _pusher(config, exporter) if config.otlp else None
     try:
         host, port = await exporter.start()
         _announce(config, host, port)
+        if pusher is not None:
+            pusher.start()
         await stop.wait()
     finally:
+        # In a thread, and bounded: a collector that is down must not keep the sidecar alive.
+        if pusher is not None and not await asyncio.to_thread(pusher.close):
+            logger.warning("the collector did not answer: the last push over OTLP is lost")
         await exporter.aclose()
     logger.info("stopped")
 

@@ -65,6 +65,10 @@ class Live:
         """Return a collection of its own, for who looks regularly; others' are not aged by it."""
         return await self._in_thread(self._source.take)
 
+    def take(self) -> Snapshot:
+        """Return a collection of its own, for who waits in another thread."""
+        return self._thread.submit(self._source.take).result(self._timeout)
+
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the exposition and its content type; a failed collection is told in it."""
         wanted = negotiate(accept)

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from ..config import ExporterConfig
+from ..store.snapshot import Snapshot
 from ..telemetry.logs import log_fault
 from .client import MAX_HEADER, Answer, Client, Request, refusal
 from .live import Live
@@ -34,6 +35,10 @@ class Exporter:
         self._served: set[asyncio.Task[None]] = set()
         self._refused: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+
+    def take(self) -> Snapshot:
+        """Collect for another thread, which waits. Raises what collecting raises."""
+        return self._live.take()
 
     async def start(self) -> tuple[str, int]:
         """Listen; return the address and the port. Raises OSError, if the port is in use too."""

@@ -31,12 +31,15 @@ class Spy:
         return dict(self._seen)
 
     async def _dump(self, program: str, pid: int) -> tuple[str, ...]:
-        process = await asyncio.create_subprocess_exec(
-            *(program, "dump", "--nonblocking", "--pid", str(pid)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(program, "dump", "--nonblocking", "--pid", str(pid)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+        except OSError as error:
+            return (f"py-spy: {error.strerror}",)
         try:
             output, _ = await asyncio.wait_for(process.communicate(), SECONDS)
         except TimeoutError:

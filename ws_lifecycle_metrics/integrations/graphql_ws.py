@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import threading
+import sys
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,8 @@ from ..store.worker import Route, Worker
 from ..telemetry.logs import log_fault
 
 if TYPE_CHECKING:
-    from ..middleware import Conversation
+    from ..conversation import Conversation
+    from ..telemetry.operations import OperationSpan
 
 Receive = Callable[[], Awaitable[Any]]
 P = ParamSpec("P")
@@ -39,32 +40,18 @@ _TYPE = re.compile(r'"type"\s*:\s*"(connection_init|subscribe|start|complete|sto
 _BEGINNINGS, _ENDS = frozenset({"subscribe", "start"}), frozenset({"complete", "stop"})
 
 
-MOST_FAULTS = 100
-"""After so many faults of this package's own, a worker observes no more."""
-
-
-def count_fault(worker: Worker) -> None:
-    """Count a fault of ours, in the worker's own thread; the one too many switches it off."""
-    worker.count_internal_error()
-    if worker.internal_errors == MOST_FAULTS:
-        worker.switch_off()
-
-
 class Served:
     """What serves a scope: the worker, and the event loop that is the worker's own, if known."""
 
-    __slots__ = ("loop", "worker")
+    __slots__ = ("_conversation", "loop", "worker")
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
+        self._conversation: Conversation | None = None
         try:
             self.loop: AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:  # another library's loop
             self.loop = None
-
-    def is_here(self) -> bool:
-        """Whether the caller runs in the thread that may write the worker's words."""
-        return self.worker.thread.ident == threading.get_ident()
 
     def run(self, step: Callable[[], object]) -> None:
         """Run a step that writes to the worker's words: now, or soon where this is its thread.
@@ -72,11 +59,11 @@ class Served:
         From any other thread (a synchronous Django view runs in one) it is left to the loop,
         without waiting for it; where that loop is gone, the worker's next scope takes it.
         """
-        if self.is_here():
+        if self.worker.is_here():
             self.settle()  # what came before stays before
             step()
             return
-        self.worker.operations.posted.append(step)
+        self.worker.posted.append(step)
         if self.loop is not None:
             try:
                 self.loop.call_soon_threadsafe(self.settle)
@@ -85,13 +72,32 @@ class Served:
 
     def settle(self) -> None:
         """Run, in the worker's own thread, what other threads left; a fault in it stays here."""
-        posted = self.worker.operations.posted
+        posted = self.worker.posted
         while posted:
             guarded(self, posted.popleft())
 
     # A scope that is no WebSocket of a GraphQL subprotocol knows nothing of its operations.
 
     socket = False
+
+    def begin_span(self, extensions: object) -> OperationSpan | None:
+        """Note that an operation begins, for the span that it gets at its end; None: no span.
+
+        `extensions` are those of its message, where a client may say whose trace it belongs to.
+        """
+        config = self.worker.config
+        if config.tracer_provider is None and "opentelemetry.trace" not in sys.modules:
+            return None
+        from ..telemetry.operations import begin_operation
+
+        spans = None if self._conversation is None else self._conversation.spans
+        return begin_operation(
+            config,
+            lambda: self.run(self.worker.count_dropped_span),
+            socket=self.socket,
+            connection=spans,
+            extensions=_CARRIED.get() if extensions is None and self.socket else extensions,
+        )
 
     def watch(self, conversation: Conversation, receive: Receive) -> Receive:
         """Return what stands between the server's `receive` and the conversation."""
@@ -115,6 +121,10 @@ class Served:
         return otherwise
 
 
+_CARRIED: ContextVar[object] = ContextVar("ws_lifecycle_metrics_carried", default=None)
+"""The extensions of the message that was read last: who begins an operation of it, in a task of
+its own, has a copy of the context from then. No framework hands them over on a WebSocket."""
+
 SERVED: ContextVar[Served | None] = ContextVar("ws_lifecycle_metrics_served", default=None)
 
 
@@ -134,8 +144,7 @@ def note_fault(served: Served | None, error: Exception) -> None:
     log_fault(error)
     with suppress(Exception):  # the same fault may stand in the way of counting it
         if served is not None:
-            worker = served.worker
-            served.run(lambda: count_fault(worker))
+            served.run(served.worker.count_internal_error)
 
 
 class Subscriptions(Served):
@@ -149,7 +158,6 @@ class Subscriptions(Served):
         "_asked",
         "_cancelled",
         "_completes",
-        "_conversation",
         "_kept",
         "_noted_at",
         "_receive",
@@ -160,7 +168,6 @@ class Subscriptions(Served):
 
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker)
-        self._conversation: Conversation | None = None
         self._running = 0
         # What the client asked for and what has not come of it yet; a framework may read ahead.
         self._asked = self._completes = self._noted_at = 0
@@ -202,11 +209,21 @@ class Subscriptions(Served):
             return
         if kind in _BEGINNINGS:
             self._asked += 1
+            self._carry(text)
         record = self._record()
         if kind == "connection_init":
             record[at.GRAPHQL] = GraphQLState.INITIALISED
         elif record[at.GRAPHQL] == GraphQLState.NO_INIT:
             record[at.GRAPHQL] = GraphQLState.SUBSCRIBED_EARLY
+
+    def _carry(self, text: str) -> None:
+        if "opentelemetry.trace" not in sys.modules:
+            return
+        from ..telemetry.carriers import extensions_of
+
+        found = extensions_of(text)
+        if found is not _CARRIED.get():
+            _CARRIED.set(found)
 
     def _record(self) -> memoryview:
         if self._kept is not None:

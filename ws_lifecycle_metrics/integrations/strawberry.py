@@ -16,6 +16,7 @@ from typing import Any
 from strawberry.extensions import SchemaExtension
 from strawberry.types.execution import ExecutionContext, PreExecutionError
 
+from ..labels import OTHER
 from ..store.operations import ANONYMOUS, Operation
 from ..telemetry.logs import log_once
 from .graphql_ws import SERVED, Served, guarded, note_fault
@@ -114,6 +115,8 @@ class _Run:
         "_began_at",
         "_context",
         "_errors",
+        "_event_errors",
+        "_events",
         "_executed",
         "_extension",
         "_first_took",
@@ -121,6 +124,7 @@ class _Run:
         "_kind",
         "_operation",
         "_shared",
+        "_span",
         "_steady",
         "_undecided",
         "_worker",
@@ -141,8 +145,11 @@ class _Run:
         self._worker = served.worker
         self._steady: Operation | None = None  # set once only counting is left
         self._executed = self._here = self._undecided = False
-        self._first_took = 0
+        self._first_took = self._events = self._event_errors = 0
         self._errors: object = None
+        # Older versions of Strawberry do not know the extensions of a message.
+        extensions = getattr(self._context, "operation_extensions", None)
+        self._span = served.begin_span(extensions)
 
     def executes(self) -> None:
         """Count the operation as begun, under its type and name."""
@@ -151,7 +158,7 @@ class _Run:
         self._executed = True
         self._errors = _errors_of(self._context)
         # A stream's results come where it began.
-        self._here = self.served.is_here()
+        self._here = self.served.worker.is_here()
         self.is_subscription = kind == "subscription"
         self.served.run(lambda: self._begin(kind, name, admit=True))
 
@@ -175,6 +182,7 @@ class _Run:
         # Strawberry keeps the list of the latest result that had errors: a new one is its own.
         errors = _errors_of(self._context)
         if errors is self._errors and self._steady is not None:
+            self._events += 1
             self._steady.event()
             return
         failed = errors is not self._errors
@@ -210,6 +218,8 @@ class _Run:
             self._operation.first_event(self._first_took)
 
     def _count(self, failed: bool) -> None:
+        self._events += 1
+        self._event_errors += failed
         operation = self._operation
         if operation is not None:
             operation.event()
@@ -226,11 +236,24 @@ class _Run:
             if reason in ("completed", "error") and not self._shared:
                 reason = "rejected"
         kind, name = self._kind, self._name()
-        if kind is None:
-            if self.served.socket:
-                self.served.run(lambda: self._reject(name, reason))
+        if kind is not None:
+            self.served.run(lambda: self._finish(kind, name, reason, took))
+        elif self.served.socket:
+            self.served.run(lambda: self._reject(name, reason))
+        self._end_span(reason)
+
+    def _end_span(self, reason: str) -> None:
+        if self._span is None:
             return
-        self.served.run(lambda: self._finish(kind, name, reason, took))
+        # Only a name that found a place among the bounded ones becomes the name of a span.
+        name = self._operation.name if self._operation is not None else ANONYMOUS
+        self._span.ended(
+            self._kind,
+            "" if name in (ANONYMOUS, OTHER) else name,
+            reason,
+            events=self._events,
+            event_errors=self._event_errors,
+        )
 
     def _learn_type(self) -> None:
         """Find the type of an operation that was refused before it was executed, if it has one."""

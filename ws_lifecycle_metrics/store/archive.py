@@ -42,13 +42,15 @@ logger = logging.getLogger("ws_lifecycle_metrics")
 class Archive:
     """Totals of the folded segments; `folded` are those whose files may still be there.
 
-    `deaths` counts, by slot, the workers that ended without saying so.
+    `deaths` counts, by slot, the workers that ended without saying so; `since` is when the first
+    of all was made, Unix time in ns; 0: unknown.
     """
 
     generation: int = 0
     folded: frozenset[int] = frozenset()
     totals: Totals = field(default_factory=dict)
     deaths: Counter[int] = field(default_factory=Counter)
+    since: int = 0
 
 
 def load(directory: Directory) -> Archive:
@@ -90,7 +92,9 @@ def _decode(data: dict[str, Any]) -> Archive:
             totals[name, tuple(map(safe_label, labels))] = list(words)
     folded = frozenset(int(uuid, 16) for uuid in data["folded"])
     deaths = Counter({int(slot): int(n) for slot, n in dict(data.get("deaths", {})).items()})
-    return Archive(data["generation"], folded, totals, deaths)
+    since = data.get("since", 0)
+    since = since if _is_count(since) else 0
+    return Archive(data["generation"], folded, totals, deaths, since)
 
 
 def _own_labels(metric: Metric) -> int:
@@ -163,7 +167,9 @@ def _fold_locked(directory: Directory, reader: Reader) -> int:
         totals = _bounded_sum([old.totals, *map(_totals_of, dead)])
         folded = frozenset(s.uuid for s in dead)
         deaths = old.deaths + unannounced_deaths(dead)
-        _write(directory, Archive(old.generation + 1, folded, totals, deaths))
+        made = [old.since, *(int(s.header[at.CREATED_WALL]) for s in dead)]
+        since = min(filter(None, made), default=0)
+        _write(directory, Archive(old.generation + 1, folded, totals, deaths, since))
         _remove(directory, dead)
     return len(dead)
 
@@ -213,6 +219,7 @@ def _write(directory: Directory, archive: Archive) -> None:
     data = {
         "format": FORMAT,
         "generation": archive.generation,
+        "since": archive.since,
         "folded": [f"{uuid:032x}" for uuid in archive.folded],
         "deaths": {str(slot): number for slot, number in archive.deaths.items()},
         "totals": [[name, labels, words] for (name, labels), words in archive.totals.items()],

@@ -20,11 +20,12 @@ class Connection:
     """One connection that has not ended. Ages are in seconds.
 
     `state` is "orphaned" where the connection has ended and `subscriptions` of it go on;
-    `in_state` is then the time since. `waits_for` is where the application is: "receive",
-    "send" or "application". `graphql` says how far a connection has come that speaks a GraphQL
-    subprotocol; `close` is the code of the close that came first, with its name if it has one.
-    `stuck` is why it is stuck, or empty. `stack` is where it waits, as its worker told of late:
-    lines "file:line:function", outermost first; the last one in the user's code is `where`.
+    `in_state` is then the time since. `waits_for` is where the application is: "receive", "send"
+    or "application". `stuck` is why it is stuck, or empty. `stack` is where it waits, as its
+    worker told of late: lines "file:line:function", outermost first; the last one in the user's
+    code is `where`.
+    `graphql` says how far a connection has come that speaks a GraphQL subprotocol; `close` is
+    the code of the close that came first, with its name if it has one.
     """
 
     worker: str
@@ -42,19 +43,16 @@ class Connection:
     sent_messages: int
     sent_bytes: int
     violations: int
-    subscriptions: int = 0
-    graphql: str = ""
-    close: str = ""
     stuck: str = ""
     where: str = ""
     stack: tuple[str, ...] = ()
+    subscriptions: int = 0
+    graphql: str = ""
+    close: str = ""
 
 
 def list_connections(snapshot: Snapshot) -> list[Connection]:
-    """Return all connections that have not ended: stuck ones, then the longest closing.
-
-    Those that left subscriptions behind are among them.
-    """
+    """Return all that have not ended or left subscriptions behind: stuck ones, then the worst."""
     stuck = {
         (worker.uuid, record[at.SERIAL]): reason
         for worker in snapshot.workers
@@ -82,11 +80,11 @@ def _connection(
     received = sum(record[word] for word in at.RECEIVED)
     sent = sum(record[word] for word in at.SENT)
     opened = record[at.OPENED_AT]
+    subprotocol = worker.subprotocols.get(record[at.SUBPROTOCOL] - 1, "")
     told = snapshot.stacks.get(worker.uuid, Stacks()).connections.get(record[at.SERIAL], Stack())
     # A receive() may stay open for good while others send: sending is the narrower place.
     waits = "send" if at.sends_pending(record) else ""
     waits = waits or ("receive" if at.receives_pending(record) else "application")
-    subprotocol = worker.subprotocols.get(record[at.SUBPROTOCOL] - 1, "")
     return Connection(
         worker=slot(worker),
         pid=worker.header[at.PID],
@@ -103,12 +101,12 @@ def _connection(
         sent_messages=max(0, sent - record[at.BASE_SENT]),
         sent_bytes=max(0, record[at.SENT_BYTES] - record[at.BASE_SENT_BYTES]),
         violations=record[at.VIOLATIONS],
-        subscriptions=record[at.OPERATIONS],
-        graphql=graphql_state(subprotocol, record[at.GRAPHQL]),
-        close=close_name(record[at.CLOSE_CODE]),
         stuck=stuck.get((worker.uuid, record[at.SERIAL]), ""),
         where=told.where,
         stack=told.lines,
+        subscriptions=record[at.OPERATIONS],
+        graphql=graphql_state(subprotocol, record[at.GRAPHQL]),
+        close=close_name(record[at.CLOSE_CODE]),
     )
 
 

@@ -132,8 +132,9 @@ class Directory:
         stem = segment.removesuffix(SEGMENT_SUFFIX)
         suffixes = SIDE_SUFFIXES if side_files_only else (*SIDE_SUFFIXES, SEGMENT_SUFFIX)
         for suffix in suffixes:
-            with suppress(FileNotFoundError):
-                os.unlink(stem + suffix, dir_fd=self.fd)
+            for name in (stem + suffix, f".{stem}{suffix}"):  # with the draft, if it was killed
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=self.fd)
 
     @contextmanager
     def exclusive(self) -> Iterator[bool]:

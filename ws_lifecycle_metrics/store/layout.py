@@ -146,6 +146,11 @@ def sends_pending(record: memoryview) -> int:
     return max(0, record[SEND_CALLS] - sum(record[word] for word in SENT))
 
 
+# For each bucket of a histogram of a route or an operation: one traced observation. The check
+# word is of all others, so that a reader which meets a half-written one knows it.
+EXEMPLAR_WORDS = 6
+EX_TRACE_HIGH, EX_TRACE_LOW, EX_SPAN, EX_VALUE, EX_TIME, EX_CHECK = range(EXEMPLAR_WORDS)
+
 FAST_NS = int(SEND_DURATION.buckets[0] * NS)
 
 
@@ -156,6 +161,7 @@ class HistogramWords:
     at: int
     bounds: tuple[int, ...]
     sum_at: int
+    exemplars_at: int
 
     def bucket(self, ns: int) -> int:
         """Return the word that counts a duration of `ns` nanoseconds."""
@@ -172,17 +178,19 @@ class Stored:
     """A metric's words within its block: the first word of each series, `size` words a series.
 
     The keys are the label values that remain without the block's own, as in `Metric.series`.
+    `exemplars` says where those of a histogram's buckets stand; empty: it has none.
     """
 
     metric: Metric
     offsets: dict[tuple[str, ...], int]
     size: int
+    exemplars: dict[tuple[str, ...], int]
 
     def histogram(self, *labels: str) -> HistogramWords:
         """Return where one series of a histogram stands."""
         at = self.offsets[labels]
         bounds = tuple(round(bound * NS) for bound in self.metric.buckets)
-        return HistogramWords(at, bounds, at + self.size - 1)
+        return HistogramWords(at, bounds, at + self.size - 1, self.exemplars.get(labels, -1))
 
 
 def _lay_out(block: Block) -> tuple[dict[str, Stored], int]:
@@ -192,8 +200,13 @@ def _lay_out(block: Block) -> tuple[dict[str, Stored], int]:
         if metric.block is block:
             size = words_of(metric)
             offsets = {labels: at + index * size for index, labels in enumerate(metric.series)}
-            stored[name] = Stored(metric, offsets, size)
             at += size * len(offsets)
+            exemplars: dict[tuple[str, ...], int] = {}
+            if metric.kind is Kind.HISTOGRAM and block is not Block.WORKER:
+                room = EXEMPLAR_WORDS * (size - 1)
+                exemplars = {labels: at + i * room for i, labels in enumerate(metric.series)}
+                at += room * len(exemplars)
+            stored[name] = Stored(metric, offsets, size, exemplars)
     return stored, at
 
 
@@ -209,7 +222,17 @@ OPERATION_BLOCK, OPERATION_BLOCK_WORDS = _lay_out(Block.OPERATION)
 
 def _fingerprint() -> int:
     metrics = [(m.name, m.kind.value, m.series, m.buckets, m.block) for m in METRICS.values()]
-    text = repr((HEADER_WORDS, LIMIT, RECORD_WORDS, GRAPHQL, list(BlockKind), metrics))
+    text = repr(
+        (
+            HEADER_WORDS,
+            LIMIT,
+            RECORD_WORDS,
+            GRAPHQL,
+            EXEMPLAR_WORDS,
+            list(BlockKind),
+            metrics,
+        )
+    )
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from functools import partial
 
 from .. import catalog
 from ..config import Config
 from ..labels import OTHER, Cap, safe_label
-from .layout import OPERATION_BLOCK, OPERATION_BLOCK_WORDS, BlockKind
+from .layout import OPERATION_BLOCK
 from .writer import Block
 
 ANONYMOUS = "anonymous"
@@ -67,25 +65,17 @@ class Operation:
         self.words[_ENDS[(reason,)]] += 1
 
 
-Add = Callable[[BlockKind, int, str], Block | None]
-"""Makes a block of a kind, with room for words and a name; None where there is no room."""
-
-
 class Operations:
-    """The operation names of a worker, up to the cap.
+    """The operation names of a worker, up to the cap; `add` makes a block, None without room."""
 
-    `posted` are steps that other threads left for the worker's own thread: to append is atomic,
-    and never waits.
-    """
-
-    def __init__(self, config: Config, add: Add, overflow: Callable[[str], object]) -> None:
-        self.posted: deque[Callable[[], object]] = deque()
+    def __init__(
+        self, config: Config, add: Callable[[str], Block | None], overflow: Callable[[], object]
+    ) -> None:
         self._add = add
-        self._overflow = partial(overflow, "graphql_operation_name")
+        self._overflow = overflow
         self._configured = config.operations
         # Beside the configured ones: no client's name may take the place of having none.
-        reserved = (ANONYMOUS, *config.operations)
-        self._cap = Cap(config.max_operations + 1, reserved, self._overflow)
+        self._cap = Cap(config.max_operations + 1, (ANONYMOUS, *config.operations), overflow)
         self._known: dict[str, Operation] = {}
 
     def get(self, name: object, *, admit: bool) -> Operation | None:
@@ -107,7 +97,7 @@ class Operations:
         return known or self._known.get(OTHER)
 
     def _make(self, label: str) -> Operation | None:
-        block = self._add(BlockKind.OPERATION, OPERATION_BLOCK_WORDS, label)
+        block = self._add(label)
         if block is None:
             self._overflow()
             return None

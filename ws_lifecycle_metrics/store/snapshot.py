@@ -27,10 +27,16 @@ from . import layout as at
 from .connections import Connection as Connection
 from .connections import list_connections, slot
 from .directory import Directory, DirectoryError, service_path
+from .exemplars import Exemplar, Key, collect
 from .reader import Contents, Reader
-from .series import Series, is_open, open_connections, orphans
-from .totals import Totals, add_segment, column, merge, state_label
-from .worker import unshared
+from .series import (
+    Series,
+    is_open,
+    open_connections,
+    orphans,
+)
+from .totals import Totals, add_segment, column, counted_here, merge, state_label
+from .workers import own, unshared
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
@@ -39,10 +45,14 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """A histogram's value: `counts` of each bucket and of what is above the last; `sum` in s."""
+    """A histogram's value: `counts` of each bucket and of what is above the last; `sum` in s.
+
+    `exemplars` are one a bucket, None where there is none; empty: nothing was traced.
+    """
 
     counts: tuple[int, ...]
     sum: float
+    exemplars: tuple[Exemplar | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,7 @@ class Snapshot:
     workers: list[Contents]
     totals: Totals
     degraded: bool
+    since: int  # Unix time, ns, from which the totals count
     skipped: dict[str, str] = field(default_factory=dict)
     duration: float = 0.0
     health: list[Health] = field(default_factory=list)
@@ -74,14 +85,16 @@ class Snapshot:
     def families(self) -> Iterator[Family]:
         """Yield every metric of the catalogue with all its series, known ones at 0."""
         series = Series(self.workers, self.totals)
-        gauges = self._gauges(series)
+        gauges, traced = self._gauges(series), collect(self.workers)
         for metric in METRICS.values():
             if metric.kind is Kind.GAUGE:
                 yield Family(metric, gauges[metric.name])
             else:
-                yield Family(metric, self._counted(metric, series.known(metric)))
+                yield Family(metric, self._counted(metric, series.known(metric), traced))
 
-    def _counted(self, metric: Metric, known: list[Labels]) -> dict[Labels, float | Histogram]:
+    def _counted(
+        self, metric: Metric, known: list[Labels], traced: Mapping[Key, list[Exemplar | None]]
+    ) -> dict[Labels, float | Histogram]:
         none = [0] * at.words_of(metric)
         found = dict.fromkeys(known, none)
         found.update(
@@ -92,7 +105,11 @@ class Snapshot:
                 return {labels: words[0] / at.NS for labels, words in found.items()}
             return {labels: words[0] for labels, words in found.items()}
         return {
-            labels: Histogram(tuple(words[:-1]), words[-1] / at.NS)
+            labels: Histogram(
+                tuple(words[:-1]),
+                words[-1] / at.NS,
+                tuple(traced.get((metric.name, labels), ())),
+            )
             for labels, words in found.items()
         }
 
@@ -214,19 +231,41 @@ class Source:
         except DirectoryError as error:
             degraded = True
             logger.debug("no shared segments: %s", error)
-        now = time.monotonic_ns()
+        snapshot = self._snapshot(segments, archived, degraded, skipped, stacks)
+        merge(snapshot.totals, ended)
+        snapshot.duration = time.perf_counter() - began
+        return snapshot
+
+    def take_own(self) -> Snapshot:
+        """Read the workers of this process alone, as where each process exports its own."""
+        began = time.perf_counter()
+        segments, shared = own(self.config)
+        snapshot = self._snapshot(segments, archive.Archive(), not shared)
+        snapshot.duration = time.perf_counter() - began
+        return snapshot
+
+    def _snapshot(
+        self,
+        segments: list[Contents],
+        archived: archive.Archive,
+        degraded: bool,
+        skipped: Mapping[str, str] | None = None,
+        stacks: Mapping[int, Stacks] | None = None,
+    ) -> Snapshot:
+        now, wall = time.monotonic_ns(), time.time()
+        made = [archived.since, *(int(contents.header[at.CREATED_WALL]) for contents in segments)]
         snapshot = Snapshot(
             now=now,
-            wall=time.time(),
+            wall=wall,
             workers=[contents for contents in segments if contents.alive],
             totals=archived.totals,
             degraded=degraded,
-            skipped=skipped,
+            since=min(filter(None, made), default=round(wall * at.NS)),
+            skipped=dict(skipped or {}),
             health=self._judge.look(segments, archived.deaths, now, self.views),
-            stacks=stacks,
+            stacks=dict(stacks or {}),
         )
-        merge(snapshot.totals, ended)
         for contents in segments:
             add_segment(snapshot.totals, contents)
-        snapshot.duration = time.perf_counter() - began
+        merge(snapshot.totals, counted_here())
         return snapshot

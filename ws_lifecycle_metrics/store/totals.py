@@ -46,6 +46,20 @@ def add(totals: Totals, metric: Metric, labels: tuple[str, ...], words: list[int
     totals[key] = words if have is None else [a + b for a, b in zip(have, words, strict=True)]
 
 
+_here: Totals = {}
+"""What this process counts that belongs to no segment."""
+
+
+def count_here(metric: Metric, labels: tuple[str, ...]) -> None:
+    """Count once, for the snapshots that this process takes."""
+    add(_here, metric, labels, [1])
+
+
+def counted_here() -> Totals:
+    """Return what `count_here` has counted."""
+    return dict(_here)
+
+
 def merge(totals: Totals, others: Totals) -> None:
     """Add other totals to `totals`."""
     for (name, labels), words in others.items():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -15,21 +15,27 @@ from ..config import Config
 from ..labels import OTHER, Cap
 from . import archive
 from . import layout as at
-from .directory import Directory, DirectoryError, service_path
-from .layout import ROUTE_BLOCK_WORDS, WORKER_BLOCK, WORKER_BLOCK_WORDS, BlockKind
+from .directory import Directory, DirectoryError
+from .layout import (
+    OPERATION_BLOCK_WORDS,
+    ROUTE_BLOCK_WORDS,
+    WORKER_BLOCK,
+    WORKER_BLOCK_WORDS,
+    BlockKind,
+)
 from .operations import Operations
-from .process import at_forked_exit
-from .reader import Contents, Reader, decode
+from .reader import Reader
 from .route import Route as Route
 from .route import Words
-from .totals import Totals, add_segment
 from .writer import Block, Segment
 
-Place = tuple[str, str]  # directory and service
 FIRST_RECORDS = 64
 MOST_RECORDS = 2048
+MOST_FAULTS = 100
+"""After so many faults of this package's own, a worker observes no more."""
 
 _OVERFLOW = WORKER_BLOCK[catalog.LABEL_OVERFLOW.name].offsets
+_SPANS_DROPPED = WORKER_BLOCK[catalog.SPANS_DROPPED.name].offsets[()]
 _INTERNAL_ERRORS = WORKER_BLOCK[catalog.INTERNAL_ERRORS.name].offsets[()]
 
 logger = logging.getLogger("ws_lifecycle_metrics")
@@ -60,7 +66,12 @@ class Worker:
         self._subprotocol_cap = self._cap(
             "subprotocol", config.max_subprotocols, config.subprotocols
         )
-        self.operations = Operations(config, self._add, self.count_overflow)
+        self.operations = Operations(
+            config,
+            lambda name: self._add(BlockKind.OPERATION, OPERATION_BLOCK_WORDS, name),
+            lambda: self.count_overflow("graphql_operation_name"),
+        )
+        self.posted: deque[Callable[[], object]] = deque()  # steps that other threads left
         number = self._start_other()
         # What is counted where no room is left, of any route.
         self.spare = self.segment.add_block(BlockKind.RECORDS, at.RECORD_WORDS, owner=number).words
@@ -83,6 +94,12 @@ class Worker:
         """Count a fault of this package."""
         self.internal_errors += 1
         self.words[_INTERNAL_ERRORS] = self.internal_errors
+        if self.internal_errors == MOST_FAULTS:
+            self.switch_off()
+
+    def count_dropped_span(self) -> None:
+        """Count a span that was not made."""
+        self.words[_SPANS_DROPPED] += 1
 
     def switch_off(self) -> None:
         """Say that this worker's middleware observes no more."""
@@ -126,6 +143,10 @@ class Worker:
             number = self._subprotocols[name] = 0 if block is None else block.number + 1
         return number
 
+    def is_here(self) -> bool:
+        """Whether the caller runs in the thread that may write the words."""
+        return self.thread.ident == threading.get_ident()
+
     def new_records(self, route_number: int, have: int) -> list[Words]:
         """Return fresh records for a route that has some; none at the cap or the memory's end."""
         wanted = min(max(FIRST_RECORDS, have), MOST_RECORDS)
@@ -168,133 +189,3 @@ class Worker:
         if path is not None:
             with suppress(DirectoryError, OSError), Directory(path) as directory:
                 archive.fold(directory, self.reader)
-
-
-class _Workers(threading.local):
-    def __init__(self) -> None:
-        self.by_place: dict[Place, Worker] = {}
-
-
-_here = _Workers()
-_all: list[Worker] = []
-_ended: dict[Place, Totals] = {}
-"""What workers have counted that ended and that only this process could read."""
-_lock = threading.Lock()
-"""Held while the lists change, which no running worker waits for."""
-
-
-def current(config: Config) -> Worker:
-    """Return the worker of this thread for the service of `config`; the first call makes it.
-
-    A thread runs one event loop at a time, whatever the library, so it stands for the loop.
-    """
-    place = (config.directory, config.service)
-    worker = _here.by_place.get(place)
-    return worker if worker is not None else _start(config, place)
-
-
-def existing(config: Config) -> Worker | None:
-    """Return the worker of this thread, or None where no scope has come yet."""
-    return _here.by_place.get((config.directory, config.service))
-
-
-def local_workers(config: Config) -> list[Worker]:
-    """Return the workers of this process for the service of `config`, in any thread."""
-    place = (config.directory, config.service)
-    return [worker for worker in tuple(_all) if _place(worker) == place]
-
-
-def unshared(config: Config) -> tuple[Totals, list[Contents]]:
-    """Return what only this process can read: the totals of ended workers, living segments."""
-    with _lock:
-        living = [
-            decode(worker.segment.name, worker.segment.contents(), alive=True)
-            for worker in local_workers(config)
-            if not worker.segment.shared
-        ]
-        return dict(_ended.get((config.directory, config.service), {})), living
-
-
-def _place(worker: Worker) -> Place:
-    return worker.config.directory, worker.config.service
-
-
-def _start(config: Config, place: Place) -> Worker:
-    with _lock:
-        _close_ended()
-        try:
-            worker = _start_shared(config)
-        except (DirectoryError, OSError) as error:
-            logger.warning("metrics stay in this process, no other can read them: %s", error)
-            worker = _start_unshared(config)
-        _here.by_place[place] = worker
-        _all.append(worker)
-        at_forked_exit(_close_all)
-        return worker
-
-
-def _start_shared(config: Config) -> Worker:
-    directory = Directory(service_path(config.directory, config.service), create=True)
-    try:
-        worker = Worker(config, directory)
-    except BaseException:
-        directory.close()
-        raise
-    try:
-        worker.segment.publish()
-    except BaseException:
-        worker.segment.remove()
-        raise
-    archive.fold(directory, worker.reader)
-    return worker
-
-
-def _start_unshared(config: Config) -> Worker:
-    worker = Worker(config, None)
-    taken = {other.segment.header[at.SLOT] for other in _all if not other.segment.shared}
-    worker.segment.header[at.SLOT] = next(n for n in range(len(taken) + 1) if n not in taken)
-    return worker
-
-
-def renew(worker: Worker) -> Worker:
-    """Give this thread a new worker in place of one whose file was removed."""
-    logger.warning("the file of the metrics was removed: a new one begins at 0")
-    with _lock:
-        worker.segment.abandon()
-        worker.watch = None
-        _all[:] = [other for other in _all if other is not worker]
-    new = _start(worker.config, _place(worker))
-    new.connections = worker.connections
-    return new
-
-
-def _close_ended() -> None:
-    """Close the segments of threads that ended, as test clients start one for each session."""
-    for worker in [w for w in _all if not w.thread.is_alive()]:
-        _all.remove(worker)
-        if not worker.segment.shared:
-            contents = decode(worker.segment.name, worker.segment.contents(), alive=False)
-            add_segment(_ended.setdefault(_place(worker), {}), contents)
-        worker.close()
-
-
-def _close_all() -> None:
-    for worker in _all:
-        worker.close()
-    _all.clear()
-
-
-def _forget_all() -> None:
-    """In a forked child: the segments are the parent's, and so are their locks."""
-    global _here, _lock
-    for worker in _all:
-        with suppress(OSError):
-            worker.segment.abandon()
-    _all.clear()
-    _ended.clear()
-    _here, _lock = _Workers(), threading.Lock()
-
-
-atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)

@@ -6,7 +6,8 @@ import logging
 import time
 from collections.abc import Callable
 
-from ..labels import safe_label
+from ..advisories import Advisory
+from ..labels import TraceIds, safe_label, trace_fields
 from ..protocol import Rule, Severity
 
 logger = logging.getLogger("ws_lifecycle_metrics")
@@ -41,8 +42,11 @@ class RateLimit:
 _limit = RateLimit()
 
 
-def log_violation(rule: Rule, route: str) -> None:
-    """Log a violation: error and warning by their severity, info as debug."""
+def log_violation(rule: Rule, route: str, trace: TraceIds | None = None) -> None:
+    """Log a violation: error and warning by their severity, info as debug.
+
+    With `trace`, the record also has `trace_id` and `span_id`, in hexadecimal.
+    """
     held = _limit.take(rule.id)
     if held is None:
         return
@@ -55,8 +59,28 @@ def log_violation(rule: Rule, route: str) -> None:
         rule.meaning,
         rule.hint,
         f" ({held} more since the last such line)" if held else "",
-        extra={"rule": rule.id, "party": str(rule.party), "http_route": safe_label(route)},
+        extra={
+            "rule": rule.id,
+            "party": str(rule.party),
+            "http_route": safe_label(route),
+            **trace_fields(trace),
+        },
     )
+
+
+def log_span_lost(error: Exception) -> None:
+    """Log an exception out of the tracer that the user set up."""
+    held = _limit.take("span")
+    if held is not None:
+        logger.error("the tracer raised; its spans are lost and counted", exc_info=error)
+
+
+def log_push_failed(error: Exception | None) -> None:
+    """Log that a collector did not take a push, or that a push could not be made."""
+    held = _limit.take("push")
+    if held is not None:
+        more = f" ({held} more since the last such line)" if held else ""
+        logger.warning("a push over OTLP failed; the next one makes good%s", more, exc_info=error)
 
 
 def log_fault(error: Exception) -> None:
@@ -83,3 +107,23 @@ def log_once(text: str) -> None:
     if text not in _said:
         _said.add(text)
         logger.warning(text)
+
+
+def log_advisories(package: str, version: str, found: tuple[Advisory, ...]) -> None:
+    """Log, once, that the server is known to be bad: what happens, and what to do."""
+    if not found or _limit.take(f"advisory {package}") is None:
+        return
+    worst = found[0]
+    level = logging.WARNING if worst.severity == "error" else logging.INFO
+    logger.log(
+        level,
+        "%s %s has %d known fault%s (%s); the worst: %s; %s",
+        package,
+        safe_label(version),
+        len(found),
+        "s" if len(found) > 1 else "",
+        ", ".join(advisory.id for advisory in found),
+        worst.summary,
+        worst.advice,
+        extra={"advisories": [advisory.id for advisory in found], "package": package},
+    )

@@ -16,10 +16,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from .. import catalog
 from ..catalog import METRICS, Kind
 from ..config import Config
+from ..store import exemplars as store
 from ..store.snapshot import Family, Histogram, Snapshot, Source
 from .logs import log_fault
 
@@ -60,8 +62,7 @@ def _family(family: Family) -> Metric:
         bounds = [*(_number(bound) for bound in metric.buckets), "+Inf"]
         for labels, value in family.series.items():
             assert isinstance(value, Histogram)
-            counts = zip(bounds, accumulate(value.counts), strict=True)
-            histogram.add_metric(labels, [(bound, float(n)) for bound, n in counts], value.sum)
+            histogram.add_metric(labels, _buckets(bounds, value), value.sum)
         return histogram
     made = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
     simple = made(metric.prometheus, metric.help, labels=metric.labels)
@@ -69,6 +70,22 @@ def _family(family: Family) -> Metric:
         assert not isinstance(value, Histogram)
         simple.add_metric(labels, value)
     return simple
+
+
+def _buckets(bounds: list[str], value: Histogram) -> list[Any]:
+    """Return pairs of bound and cumulative count, or triples where there is an exemplar."""
+    counts = map(float, accumulate(value.counts))
+    if not value.exemplars:
+        return list(zip(bounds, counts, strict=True))
+    return [
+        (bound, count) if one is None else (bound, count, _exemplar(one))
+        for bound, count, one in zip(bounds, counts, value.exemplars, strict=True)
+    ]
+
+
+def _exemplar(one: store.Exemplar) -> Exemplar:
+    labels = {"trace_id": f"{one.trace_id:032x}", "span_id": f"{one.span_id:016x}"}
+    return Exemplar(labels, one.value, one.timestamp)
 
 
 def _number(bound: float) -> str:

@@ -5,6 +5,7 @@ There is one such timer a process, and it is Python's own: whoever else uses it 
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import os
 from contextlib import suppress
@@ -36,9 +37,18 @@ class Timer:
             os.ftruncate(self._file, 0)
         faulthandler.dump_traceback_later(self._seconds, file=self._file, exit=self._exit)
 
-    def close(self) -> None:
-        """Wait no more."""
+    def rest(self) -> None:
+        """Wait for no beat until the next one: the loop has stopped."""
         if self._file >= 0:
             faulthandler.cancel_dump_traceback_later()
+
+    def close(self) -> None:
+        """Wait no more."""
+        self.rest()
+        if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+# A process that ends takes its time, and no loop beats meanwhile.
+atexit.register(faulthandler.cancel_dump_traceback_later)

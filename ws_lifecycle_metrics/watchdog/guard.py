@@ -17,7 +17,8 @@ from contextlib import suppress
 from ..config import Config
 from ..store import layout as at
 from ..store.layout import NS
-from ..store.worker import Worker, current, renew
+from ..store.worker import Worker
+from ..store.workers import current, renew
 from . import faults, reports, sidefile
 from .heartbeat import Heartbeat, running_loop
 from .scan import Scanner
@@ -103,6 +104,8 @@ class Watch:
     def _renew(self) -> None:
         """Go on in a new segment: somebody removed this one's file, and nobody can read it."""
         loop, self.heartbeat.loop = self.heartbeat.loop, None
+        if self._faults is not None:
+            self._faults.close()
         conversations = list(self.worker.live.values())
         new = renew(self.worker)
         watch = new.watch = Watch(new)
@@ -120,6 +123,8 @@ class Watch:
         beat_at = header[at.HEARTBEAT_AT]
         if beat_at:
             self._judge(header[at.BEATS], now - beat_at)
+        elif self._faults is not None:
+            self._faults.rest()
         events = [self._events.popleft() for _ in range(len(self._events))]
         if events:
             reports.report(events, self.worker.config.on_stuck)
@@ -161,18 +166,20 @@ class _Thread:
 
     _watches: list[Watch] = []  # noqa: RUF012  # replaced as a whole, never shared by instances
     _wake = threading.Event()
+    _lock = threading.Lock()
     _thread: threading.Thread | None = None
 
     @classmethod
     def watch(cls, watch: Watch) -> None:
-        if watch not in cls._watches:
-            cls._watches = [*(w for w in cls._watches if not w.over()), watch]
-        if cls._thread is None or not cls._thread.is_alive():
-            cls._thread = threading.Thread(
-                target=cls._run, args=(cls._wake,), name="ws-lifecycle-watchdog", daemon=True
-            )
-            with suppress(RuntimeError):  # no room for a thread: beats and scans go on without
-                cls._thread.start()
+        with cls._lock:
+            cls._watches = [*(w for w in cls._watches if w is not watch), watch]
+            if cls._thread is None:
+                thread = threading.Thread(
+                    target=cls._run, args=(cls._wake,), name="ws-lifecycle-watchdog", daemon=True
+                )
+                with suppress(RuntimeError):  # no room for it: beats and scans go on without
+                    thread.start()
+                    cls._thread = thread
 
     @classmethod
     def wake(cls) -> None:
@@ -180,7 +187,7 @@ class _Thread:
 
     @classmethod
     def _run(cls, wake: threading.Event) -> None:
-        while cls._watches and wake is cls._wake and not sys.is_finalizing():
+        while cls._goes_on(wake):
             wake.wait(PERIOD)
             wake.clear()
             for watch in cls._watches:
@@ -188,11 +195,19 @@ class _Thread:
                     watch.inspect(time.monotonic_ns())
                 except Exception as error:  # noqa: BLE001  # the thread must outlive its faults
                     reports.log_fault(error)
+
+    @classmethod
+    def _goes_on(cls, wake: threading.Event) -> bool:
+        with cls._lock:
             cls._watches = [watch for watch in cls._watches if not watch.over()]
+            if not cls._watches and wake is cls._wake:
+                cls._thread = None
+            return bool(cls._watches) and wake is cls._wake and not sys.is_finalizing()
 
     @classmethod
     def forget(cls) -> None:
-        cls._watches, cls._wake, cls._thread = [], threading.Event(), None
+        cls._watches, cls._wake, cls._lock = [], threading.Event(), threading.Lock()
+        cls._thread = None
 
 
 if hasattr(os, "register_at_fork"):

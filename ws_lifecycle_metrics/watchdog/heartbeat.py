@@ -69,7 +69,7 @@ class Heartbeat:
         """Beat on this loop from now on, and on no other."""
         self.loop = loop
         self.rest()
-        if isinstance(loop, asyncio.AbstractEventLoop):
+        if hasattr(loop, "call_later"):
             self._tick(loop)
         else:
             lowlevel = sys.modules["trio"].lowlevel
@@ -81,9 +81,9 @@ class Heartbeat:
         self._worker.segment.header[at.HEARTBEAT_AT] = 0
 
     def stopped(self) -> bool:
-        """Whether the loop, an asyncio one, no longer runs; asked from another thread."""
-        loop = self.loop
-        return isinstance(loop, asyncio.AbstractEventLoop) and not loop.is_running()
+        """Whether the loop no longer runs; asked from another thread."""
+        is_running = getattr(self.loop, "is_running", None)  # a trio run rests by itself
+        return is_running is not None and not is_running()
 
     def beat(self) -> None:
         """Note that the loop runs now, and by how much that is too late."""
@@ -106,10 +106,14 @@ class Heartbeat:
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop is not self.loop:
             return
-        self.beat()
-        self._each(self._clock())
-        # In a context of its own: the first scope's is not to be kept alive by a timer.
-        loop.call_later(INTERVAL, self._tick, loop, context=Context())
+        try:
+            self.beat()
+            self._each(self._clock())
+            # In a context of its own: the first scope's is not to be kept alive by a timer.
+            loop.call_later(INTERVAL, self._tick, loop, context=Context())
+        except BaseException:
+            self.rest()  # a beat that ends for our own fault must not look like a hang
+            raise
 
     async def _trio(self, token: Loop) -> None:
         sleep = sys.modules["trio"].sleep

@@ -79,13 +79,13 @@ class Recycler:
         if self._case is None and now >= self._rest_until:
             self._case = self._choose(by_uuid, now)
         case = self._case
-        if case is None or now < case.act_at:
+        if case is None:
             return
         worker = by_uuid.get(case.uuid)
         if worker is None or case.uuid not in stuck or not self._is_ours(worker, by_uuid):
-            self._end_case(now, rest=case.warned)  # it recovered, or it is gone
-            return
-        self._signal(case, now)
+            self._end_case(now, rest=case.warned)  # it recovered, if only for a while; or is gone
+        elif now >= case.act_at:
+            self._signal(case, now)
 
     def _choose(self, workers: dict[int, Contents], now: int) -> _Case | None:
         slots = {uuid: worker.header[at.SLOT] for uuid, worker in workers.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from ..labels import safe_label
+from ..labels import safe_label, trace_fields
 from .stuck import StuckEvent
 
 logger = logging.getLogger("ws_lifecycle_metrics")
@@ -64,5 +64,6 @@ def _log(level: int, event: StuckEvent) -> None:
             "http_route": event.http_route,
             "stack": list(event.stack),
             "where": event.where,
+            **trace_fields(event.trace),
         },
     )

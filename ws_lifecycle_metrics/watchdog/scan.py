@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .. import catalog
+from ..labels import TraceIds
 from ..store import layout as at
 from ..store.layout import NS, ROUTE_BLOCK
 from ..store.worker import Worker
@@ -25,6 +26,9 @@ class Watched(Protocol):
 
     awaitable: Any
     """What the application returned and the middleware awaits."""
+
+    def found_stuck(self, reason: str) -> TraceIds | None:
+        """Note that it was found stuck; return trace id and span id, if it is traced."""
 
     def cancel(self) -> None:
         """Cancel the task that runs the application, where that is possible."""
@@ -78,6 +82,8 @@ class Scanner:
         elif reason == "draining":
             began = self._worker.segment.header[at.DRAINING_SINCE]
         where = self._stack(serial)
+        conversation = self._worker.live.get(serial)
+        trace = None if conversation is None else conversation.found_stuck(reason)
         return StuckEvent(
             reason=reason,
             seconds=max(0, now - began) / NS,
@@ -86,6 +92,7 @@ class Scanner:
             http_route=route,
             stack=where.lines,
             where=where.where,
+            trace=trace,
         )
 
     def _act(self, serial: int, reason: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import compress
 
 from ..config import Config
+from ..labels import TraceIds
 from ..protocol import OPEN, STATES, AppState
 from ..protocol.table import FINISHED, GONE
 from ..store import layout as at
@@ -38,7 +39,8 @@ class StuckEvent:
 
     `connection` is its number within the worker, None where the worker itself is stuck
     (`reason` is "loop_blocked"). `stack` are lines "file:line:function", outermost first; the
-    last one in the user's own code is `where`, empty if there is none.
+    last one in the user's own code is `where`, empty if there is none. `trace` are trace id
+    and span id of the connection's handshake, None where it is not traced.
     """
 
     reason: str
@@ -48,6 +50,7 @@ class StuckEvent:
     http_route: str = ""
     stack: tuple[str, ...] = ()
     where: str = ""
+    trace: TraceIds | None = None
 
 
 def write_limits(header: memoryview, config: Config) -> None:

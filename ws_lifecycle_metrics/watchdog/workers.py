@@ -111,8 +111,7 @@ class Judge:
         seen = self._note_beat(worker, now, process)
         clock, silent = _clock(header, seen, now), None
         if header[at.HEARTBEAT_AT]:
-            same = header[at.TIME_NAMESPACE] == namespace("time")
-            silent = max(0, clock - header[at.HEARTBEAT_AT] if same else now - seen.at)
+            silent = max(0, clock - header[at.HEARTBEAT_AT])
         activity = self._activity(header, seen, now, process)
         view = views.get(header[at.PID]) if here else None
         reason, detail = self._judge(header, process, silent, activity, view)
@@ -153,9 +152,10 @@ class Judge:
         if used is None:
             return ""
         run, wait = ((b - a) / (now - seen.at) for a, b in zip(seen.used, used, strict=True))
-        if run >= 0.2:
-            return "busy"
-        return "starved" if wait >= 0.8 else "blocked"
+        if run + wait < 0.5:
+            return "blocked"
+        # A loop that is well beats as soon as it gets a processor, and needs next to nothing.
+        return "busy" if run >= 0.02 else "starved"
 
     def _judge(
         self,

@@ -1,0 +1,1 @@
+"""What Prometheus, Alertmanager and Grafana need, and the generators that write it."""

@@ -1,0 +1,224 @@
+"""The verbs `check` and `doctor`: what they take, print and return."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ws_lifecycle_metrics.cli import cli
+from ws_lifecycle_metrics.conformance import choose, venvs
+from ws_lifecycle_metrics.conformance.formats import FORMATS
+from ws_lifecycle_metrics.conformance.result import Line, Report, ServerRun
+from ws_lifecycle_metrics.conformance.result import Result as Outcome
+from ws_lifecycle_metrics.conformance.servers import BY_NAME, KINDS, ServerKind
+
+SERVER = ("--server", "uvicorn-websockets-sansio")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, prog_name="ws-lifecycle-metrics")
+
+
+def test_clean_is_zero() -> None:
+    result = run("check", "tests.conformance.apps:echo", *SERVER, "--scenario", "text")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "clean"
+
+
+def test_findings_are_one_and_stand_in_the_timeline() -> None:
+    result = run("check", "tests.conformance.apps:raising", *SERVER, "--scenario", "text")
+    assert result.exit_code == 1
+    assert "raised error=ValueError\n             ^ error: the application broke app.exc" in (
+        result.stdout
+    )
+    assert "secret" not in result.output
+
+
+def test_a_rule_can_be_suppressed() -> None:
+    arguments = ("check", "tests.conformance.apps:raising", *SERVER, "--scenario", "text")
+    assert run(*arguments, "--ignore", "app.exception").exit_code == 0
+
+
+def test_servers_are_judged_without_a_target() -> None:
+    result = run("check", *SERVER, "--scenario", "send-both-payloads", "--format", "json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    found = report["servers"][0]["results"][0]
+    assert found["verdict"] == "violates"
+    assert found["findings"][0]["party"] == "server"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("no_such_module:app",), "cannot import no_such_module:app: ModuleNotFoundError"),
+        (("tests.conformance.apps:nothing",), "has no attribute 'nothing'"),
+        (("tests.conformance.apps:time",), "it is not callable"),
+        (("tests.conformance.apps:echo", "--header", "x"), "accepted is 'Name: value'"),
+        (("--scenario", "acept"), "no scenario is called 'acept'; did you mean accept"),
+        (("--ignore", "app.nope"), "no rule is called 'app.nope'"),
+        (("--output", "/no/such/place", "--scenario", "accept"), "cannot write /no/such/place"),
+    ],
+    ids=["module", "attribute", "callable", "header", "scenario", "rule", "output"],
+)
+def test_bad_input_is_one_line_and_two(arguments: tuple[str, ...], line: str) -> None:
+    result = run("check", *arguments, *SERVER)
+    assert result.exit_code == 2
+    assert line in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_wrong_path_is_two() -> None:
+    result = run("check", "examples.channels.app:app", "--path", "/reject", *SERVER)
+    assert result.exit_code == 2
+    assert "could not run: /reject was refused (403); is --path right?" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("server", "line"),
+    [
+        ("uvicron", "no server is called 'uvicron'; did you mean uvicorn?"),
+        ("granian==", "no version stands after '=='"),
+        ("granian==2.0;rm", "no version stands after '=='"),
+    ],
+)
+def test_an_unknown_server_is_two(server: str, line: str) -> None:
+    result = run("check", "--server", server)
+    assert result.exit_code == 2
+    assert line in result.stderr
+
+
+def test_a_server_that_is_not_installed_is_skipped_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    absent = ServerKind(
+        name="granian", arguments="x", modules=("not_there",), packages=("granian",)
+    )
+    monkeypatch.setitem(choose.BY_NAME, "granian", absent)
+    result = run("check", *SERVER, "--server", "granian", "--scenario", "accept")
+    assert result.exit_code == 0
+    assert "skipped: not_there not installed; pip install granian" in result.stdout
+    alone = run("check", "--server", "granian")
+    assert alone.exit_code == 2
+    assert "pip install granian" in alone.stderr
+
+
+def test_a_version_that_does_not_exist_is_skipped_with_pips_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    failed = subprocess.CompletedProcess([], 1, "", "noise\nERROR: No matching distribution\n")
+    monkeypatch.setattr(venvs.subprocess, "run", lambda *a, **k: failed)
+    monkeypatch.setattr(venvs, "_host_pip", lambda: ["pip"])
+    result = run("check", "--server", "daphne==99")
+    assert result.exit_code == 2
+    assert "ERROR: No matching distribution" in result.stderr
+    assert not list(tmp_path.rglob("pyvenv.cfg"))  # nothing half-made is kept
+
+
+def test_uvicorn_stands_for_its_three() -> None:
+    chosen, skipped = choose.choose(["uvicorn"])
+    assert [one.name for one in chosen] == [k.name for k in KINDS if k.name[:7] == "uvicorn"]
+    assert not skipped
+
+
+@pytest.mark.slow
+def test_a_version_of_its_own_is_installed_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    arguments = ("check", "--server", "hypercorn==0.17.3", "--scenario", "echo-text")
+    first = run(*arguments)
+    assert first.exit_code == 0, first.output
+    assert "hypercorn 0.17.3: 1 scenarios" in first.stdout
+    monkeypatch.setattr(venvs, "_make", None)
+    assert run(*arguments).exit_code == 0
+
+
+def test_a_signal_ends_it_with_no_process_left(tmp_path: Path) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ws_lifecycle_metrics", "check", *SERVER],
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob("*/journal")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    started = _servers(tmp_path)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=40) != 0
+    assert started
+    assert not _servers(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def _servers(folder: Path) -> list[str]:
+    """Return the processes whose journal is below `folder`."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"CHECK_JOURNAL={folder}".encode() in place.read_bytes():
+                found.append(place.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+def report() -> Report:
+    outcome = Outcome(
+        server="granian",
+        scenario="accept",
+        title="a <title> & more",
+        findings=("app.exception", "server.worker-frozen"),
+        timeline=(Line(0.5, "app", "raised \x00 50%\n", ("app.exception",)),),
+    )
+    return Report(
+        target="shop.asgi:app",
+        servers=(
+            ServerRun(name="granian", version="1", results=(outcome,)),
+            ServerRun(name="daphne", version="", skipped="not installed, 100%"),
+        ),
+    )
+
+
+def test_every_form_is_valid() -> None:
+    forms = {name: form(report()) for name, form in FORMATS.items()}
+    assert "server.worker-frozen" in forms["text"]
+    assert json.loads(forms["json"])["exit_code"] == 1
+    suites = ET.fromstring(forms["junit"])
+    assert suites.find("testsuite/testcase/failure") is not None
+    assert suites.find("testsuite/testcase/skipped") is not None
+    sarif = json.loads(forms["sarif"])
+    assert sarif["version"] == "2.1.0"
+    results = sarif["runs"][0]["results"]
+    assert [result["ruleId"] for result in results] == ["app.exception", "server.worker-frozen"]
+    place = results[0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+    assert place == "shop/asgi.py"
+    annotations = forms["github"].splitlines()
+    assert len(annotations) == 3
+    assert all(line.startswith(("::error ", "::warning ", "::notice ")) for line in annotations)
+    assert "100%25" in forms["github"]
+
+
+def test_doctor_prints_and_returns(tmp_path: Path) -> None:
+    place = ("--directory", str(tmp_path), "--service", "test", "--port", "1")
+    result = run("doctor", *place)
+    assert result.exit_code in (0, 1)
+    assert "directory: " in result.stdout
+    as_json = run("doctor", *place, "--json")
+    assert json.loads(as_json.stdout)["exit_code"] == as_json.exit_code
+
+
+def test_every_server_can_be_named() -> None:
+    assert set(BY_NAME) == {kind.name for kind in KINDS}

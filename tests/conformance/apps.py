@@ -1,0 +1,91 @@
+"""Applications that are tried: correct ones, which must give no finding, and faulty ones."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+import strawberry
+from strawberry.asgi import GraphQL
+
+
+@strawberry.type
+class Query:
+    hello: str = "world"
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription
+    async def count(self, to: int = 3) -> AsyncGenerator[int, None]:
+        for number in range(to):
+            await asyncio.sleep(0.01)
+            yield number
+
+
+graphql = GraphQL(strawberry.Schema(Query, subscription=Subscription))
+
+
+async def echo(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    if scope["type"] != "websocket":
+        raise RuntimeError("no lifespan")
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({**event, "type": "websocket.send"})
+
+
+async def raising(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        if (await receive())["type"] == "websocket.receive":
+            raise ValueError("secret contents")
+
+
+async def rejecting(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close"})
+
+
+async def silent(scope, receive, send):
+    if scope["type"] == "websocket":
+        await asyncio.sleep(60)
+
+
+async def flooding(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            await send({"type": "websocket.send", "text": "x"})
+            await asyncio.sleep(0)
+
+
+async def dying(scope, receive, send):
+    if scope["type"] == "websocket":
+        import os
+
+        os._exit(3)
+
+
+async def blocking(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        time.sleep(60)
+
+
+async def never_ending(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        await asyncio.sleep(60)

@@ -1,0 +1,93 @@
+"""Application mode: correct applications are clean, faulty ones are blamed, silence included."""
+
+from __future__ import annotations
+
+import pytest
+
+from ws_lifecycle_metrics.conformance.application import Approach, trials_for
+from ws_lifecycle_metrics.conformance.run import Chosen, run_application
+from ws_lifecycle_metrics.conformance.servers import BY_NAME, KINDS
+
+QUICK = "uvicorn-websockets-sansio"
+CORRECT = {
+    "echo": ("tests.conformance.apps:echo", Approach()),
+    "channels": ("examples.channels.app:app", Approach(path="/echo")),
+    "strawberry": (
+        "tests.conformance.apps:graphql",
+        Approach(subprotocol="graphql-transport-ws"),
+    ),
+    "strawberry-legacy": ("tests.conformance.apps:graphql", Approach(subprotocol="graphql-ws")),
+}
+TRUE_FAULTS = {
+    # What these servers do wrong to any application; docs/conformance.md has the scenarios.
+    "granian": {"server.disconnect-not-delivered"},  # at SIGTERM
+    "hypercorn": {"server.send-never-returns"},  # after an RST
+    "daphne": {"server.disconnect-code-missing"},
+    "runserver": {"server.disconnect-code-missing"},
+}
+
+
+def tried(target: str, approach: Approach, *ids: str, server: str = QUICK):
+    trials = [t for t in trials_for(approach.subprotocol) if not ids or t.id in ids]
+    return run_application(
+        Chosen(kind=BY_NAME[server], version="installed"), target, trials, approach
+    )
+
+
+def found(run) -> set[str]:
+    assert not run.failed
+    assert run.results
+    return {id for result in run.results for id in result.findings}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["echo", "channels", "strawberry", pytest.param("strawberry-legacy", marks=pytest.mark.slow)],
+)
+def test_a_correct_application_is_clean(name):
+    target, approach = CORRECT[name]
+    ids = ("open-and-close", "text-and-reset", "gql-query", "gql-no-init", "gql-init-twice")
+    assert found(tried(target, approach, *ids)) == set()
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("name", CORRECT)
+@pytest.mark.parametrize("server", [kind.name for kind in KINDS])
+def test_no_false_finding_on_any_server(name, server):
+    target, approach = CORRECT[name]
+    assert found(tried(target, approach, server=server)) <= TRUE_FAULTS.get(server, set())
+
+
+def test_an_exception_is_the_applications():
+    run = tried("tests.conformance.apps:raising", Approach(), "text", "open-and-close")
+    by_id = {result.scenario: result for result in run.results}
+    assert by_id["open-and-close"].findings == ()
+    assert by_id["text"].findings == ("app.exception",)
+    lines = [line.text for line in by_id["text"].timeline]
+    assert "raised error=ValueError" in lines
+    assert not any("secret" in line for line in lines)  # no contents
+
+
+def test_an_application_that_does_not_end_is_blamed(monkeypatch):
+    monkeypatch.setattr("ws_lifecycle_metrics.conformance.application.SETTLE", 1.0)
+    run = tried("tests.conformance.apps:never_ending", Approach(), "open-and-close", "reset")
+    assert found(run) == {"app.never-ends"}
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("rejecting", "/ was refused (403); is --path right?"),
+        ("silent", "the application did not answer the handshake on / in time"),
+        ("flooding", "the application floods: more than 2,000 messages in 0.4 s"),
+        ("dying", "the server's process ended during 'open-and-close'"),
+        ("blocking", "after 'open-and-close' the server answers nobody"),
+    ],
+)
+def test_what_cannot_be_tried_is_said_in_one_line(target, why, monkeypatch):
+    monkeypatch.setattr("ws_lifecycle_metrics.conformance.application.SETTLE", 0.5)
+    monkeypatch.setattr("ws_lifecycle_metrics.conformance.application.ANSWER_SECONDS", 1.5)
+    monkeypatch.setattr("ws_lifecycle_metrics.conformance.client.STEP_SECONDS", 1.5)
+    run = tried(f"tests.conformance.apps:{target}", Approach(), "open-and-close")
+    assert run.failed.startswith(why)
+    assert "\n" not in run.failed

@@ -1,0 +1,102 @@
+"""The doctor: what it says of versions, the directory, segments, settings and the exporter."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ws_lifecycle_metrics import Config, LifecycleMiddleware
+from ws_lifecycle_metrics.config import ExporterConfig
+from ws_lifecycle_metrics.conformance import doctor
+from ws_lifecycle_metrics.conformance.process import free_port
+
+
+def examined(tmp_path, **options):
+    config = Config(service="test", directory=str(tmp_path))
+    exporter = ExporterConfig(service="test", directory=str(tmp_path), port=free_port(), **options)
+    return {finding.subject: finding for finding in doctor.examine(config, exporter)}
+
+
+@pytest.fixture(autouse=True)
+def _no_processes(monkeypatch):
+    monkeypatch.setattr(doctor, "_serving_processes", lambda: iter(()))
+
+
+def test_a_fresh_place_is_fine(tmp_path):
+    found = examined(tmp_path)
+    assert found["directory"].level == "note"
+    assert found["shared memory"].level == "ok"
+    assert found["clock"].level == "ok"
+    assert found["python"].level == "ok"
+    assert found["exporter"].level == "note"
+    assert doctor.exit_code(list(found.values())) == 0
+
+
+def test_a_directory_that_others_can_write_is_an_error(tmp_path):
+    (tmp_path / "test").mkdir(mode=0o777)
+    (tmp_path / "test").chmod(0o777)
+    found = examined(tmp_path)
+    assert found["directory"].level == "error"
+    assert "0777" in found["directory"].text
+    assert doctor.exit_code(list(found.values())) == 1
+
+
+def test_segments_alive_and_dead_are_counted(tmp_path):
+    import asyncio
+
+    async def app(scope, receive, send):
+        await asyncio.sleep(0)
+
+    config = Config(service="test", directory=str(tmp_path))
+    scope = {"type": "websocket", "asgi": {}, "path": "/", "headers": []}
+    middleware = LifecycleMiddleware(app, config=config)
+    asyncio.run(middleware(scope, None, None))
+    (tmp_path / "test" / "left-behind.segment").write_bytes(b"")
+    found = examined(tmp_path)
+    assert found["segments"].text == "1 alive, 1 dead"
+
+
+def test_an_old_version_is_an_error_and_a_fault_without_a_fix_a_note(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "PACKAGES", ("granian",))
+    monkeypatch.setattr(doctor, "version", lambda package: "2.3.1")
+    findings = list(doctor._versions())
+    levels = {finding.text.split()[1]: finding.level for finding in findings}
+    assert levels["granian-duplicate-connect"] == "error"
+    assert levels["granian-no-pings"] == "note"
+    assert all(finding.advice and finding.source for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        (["python", "-m", "granian", "app:app"], "takes the whole server"),
+        (["gunicorn", "--reuse-port", "app:app"], "share the port"),
+        (["gunicorn", "--timeout=0", "app:app"], "never restarted"),
+    ],
+    ids=["no respawn", "shared port", "no timeout"],
+)
+def test_settings_that_defeat_detection_are_named(command, word, monkeypatch):
+    monkeypatch.setattr(doctor, "_serving_processes", lambda: iter([("server (1)", command)]))
+    assert [finding.level for finding in doctor._settings() if word in finding.text] == ["warning"]
+
+
+def test_safe_settings_are_silent(monkeypatch):
+    command = ["granian", "--respawn-failed-workers", "app:app"]
+    monkeypatch.setattr(doctor, "_serving_processes", lambda: iter([("granian (1)", command)]))
+    assert list(doctor._settings()) == []
+
+
+def test_a_check_that_fails_is_a_finding(tmp_path, monkeypatch):
+    def broken():
+        raise OSError("no such thing")
+
+    monkeypatch.setattr(doctor, "_clock", broken)
+    assert examined(tmp_path)["clock"].level == "warning"
+
+
+def test_json_is_complete(tmp_path):
+    findings = list(examined(tmp_path).values())
+    read = json.loads(doctor.as_json(findings))
+    assert read["exit_code"] == 0
+    assert len(read["findings"]) == len(findings)

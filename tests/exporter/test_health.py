@@ -1,0 +1,146 @@
+"""Health of workers as the sidecar tells it: pages, filters, systemd, py-spy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ws_lifecycle_metrics.config import ExporterConfig
+from ws_lifecycle_metrics.exporter.health import service_health, worker_health, workers_object
+from ws_lifecycle_metrics.exporter.live import Live
+from ws_lifecycle_metrics.exporter.notify import notify
+from ws_lifecycle_metrics.exporter.pages import _filtered
+from ws_lifecycle_metrics.exporter.spy import Spy
+from ws_lifecycle_metrics.exporter.watch import Watch
+from ws_lifecycle_metrics.store.connections import Connection
+from ws_lifecycle_metrics.store.directory import Directory
+from ws_lifecycle_metrics.store.snapshot import Snapshot
+from ws_lifecycle_metrics.watchdog.sidefile import Stack, Stacks
+from ws_lifecycle_metrics.watchdog.workers import Health
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WELL = Health("0", 10, 1, 0, beat_age=0.1)
+STUCK = Health("1", 11, 2, 0, reason="loop_blocked", detail="its event loop", beat_age=6.0)
+REPLACED = Health("0", 9, 3, 0, reason="dead", detail="it died", replaced=True)
+
+
+def test_one_stuck_worker_makes_the_service_unhealthy_and_no_other_worker():
+    health = [WELL, STUCK, REPLACED]
+    answer = service_health(health)
+    assert answer.status == 503
+    assert answer.body == b"worker 1: loop_blocked: its event loop\n"
+    assert worker_health(health, "0").status == 200
+    assert worker_health(health, "1").status == 503
+    assert worker_health(health, "2").status == 404
+    assert service_health([WELL, REPLACED]).status == 200
+    assert service_health([]).status == 200
+
+
+def test_workers_are_objects_stuck_ones_first_with_their_stacks():
+    stacks = {n: Stacks(Stack(("a.py:1:f",), "a.py:1:f"), 1) for n in (1, 2)}
+    snapshot = Snapshot(0, 0.0, [], {}, False, 0, health=[WELL, STUCK], stacks=stacks)
+    found = workers_object("test", snapshot, {2: ("seen",)})["workers"]
+    assert [w["worker"] for w in found] == ["1", "0"]
+    assert (found[0]["where"], found[0]["py_spy"]) == ("a.py:1:f", ["seen"])
+    assert found[1]["stack"] == []  # of an earlier stall
+
+
+def connection(number: int, **parts: object) -> Connection:
+    fields = {"worker": "0", "route": "/a", "state": "open", "stuck": ""} | parts
+    rest = {"pid": 1, "subprotocol": "", "age": 0.0, "in_state": 0.0, "silent": 0.0}
+    counts = Counter(["received_messages", "received_bytes", "sent_messages", "sent_bytes"])
+    zero = dict.fromkeys(counts, 0)
+    return Connection(id=number, waits_for="receive", violations=0, **rest, **zero, **fields)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", {1, 2, 3}),
+        ("stuck=any", {2, 3}),
+        ("stuck=closing", {3}),
+        ("stuck=", {1}),
+        ("state=open&worker=1", {2}),
+        ("http_route=/b", {3}),
+        ("http_route=/b&worker=1", set()),
+        ("limit=1", {1, 2, 3}),
+    ],
+)
+def test_connections_are_filtered(query, expected):
+    connections = [
+        connection(1),
+        connection(2, worker="1", stuck="send_blocked"),
+        connection(3, route="/b", state="closing", stuck="closing"),
+    ]
+    assert {c.id for c in _filtered(connections, query)} == expected
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_is_told(monkeypatch, tmp_path, abstract):
+    name = f"@ws-lifecycle-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind("\0" + name[1:] if abstract else name)
+        listener.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
+        assert notify("READY=1", "STATUS=fine")
+        assert listener.recv(100) == b"READY=1\nSTATUS=fine"
+
+
+@pytest.mark.parametrize("address", ["", "relative", "/nowhere/at/all", "@nobody-listens-here"])
+def test_without_systemd_nobody_is_told(monkeypatch, address):
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    assert not notify("READY=1")
+
+
+def program(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def test_py_spy_looks_once_into_each_stall(tmp_path):
+    spy = Spy(program(tmp_path / "spy", f'echo "$@"; echo x >> {tmp_path}/calls'))
+
+    async def main() -> None:
+        seen = await spy.look([WELL, STUCK])
+        assert seen == {2: ("dump --nonblocking --pid 11",)}
+        assert await spy.look([WELL, STUCK]) == seen
+        assert await spy.look([WELL]) == {}
+
+    asyncio.run(main())
+    assert (tmp_path / "calls").read_text() == "x\n"
+
+
+def test_a_py_spy_that_hangs_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("ws_lifecycle_metrics.exporter.spy.SECONDS", 0.2)
+    spy = Spy(program(tmp_path / "spy", "exec sleep 60"))
+    assert asyncio.run(spy.look([STUCK])) == {2: ("py-spy took too long",)}
+
+
+def test_a_py_spy_that_cannot_be_run_is_said_so(tmp_path):
+    assert asyncio.run(Spy(str(tmp_path)).look([STUCK]))[2][0].startswith("py-spy: ")
+
+
+def test_of_two_sidecars_one_sends_signals(tmp_path):
+    place = {"service": "test", "directory": str(tmp_path)}
+    Directory(tmp_path / "test", create=True).close()
+    config = ExporterConfig(recycle_stuck=True, **place)
+
+    async def main() -> None:
+        first, second = (Watch(config, Live(config)) for _ in range(2))
+        assert first._alone()
+        assert first._alone()
+        assert not second._alone()
+        await first.aclose()
+        assert second._alone()
+        await second.aclose()
+
+    asyncio.run(main())

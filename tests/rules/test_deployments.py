@@ -1,0 +1,169 @@
+"""Examples of deployments: valid, and agreed with each other and with the sidecar's options."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import warnings
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.rules.mixin import ROOT, run
+from ws_lifecycle_metrics import Config
+from ws_lifecycle_metrics.cli import cli
+
+EXAMPLES = ROOT / "examples"
+KUBERNETES = EXAMPLES / "kubernetes"
+PROMETHEUS = sorted(EXAMPLES.glob("*/prometheus.yml"))
+UNITS = sorted((EXAMPLES / "systemd").glob("*.service"))
+PORT = 10464
+
+
+def load(path: Path) -> dict:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def containers() -> dict[str, dict]:
+    spec = load(KUBERNETES / "deployment.yml")["spec"]["template"]["spec"]
+    return {container["name"]: container for container in spec["containers"]}
+
+
+def options_of(command: list[str]) -> set[str]:
+    return {word for word in command if word.startswith("--")}
+
+
+SERVE = {name for option in cli.commands["serve"].params for name in option.opts}
+
+
+@pytest.mark.parametrize("path", PROMETHEUS, ids=lambda path: path.parent.name)
+def test_promtool_accepts_the_configuration(path):
+    checked = run("promtool", "check", "config", "--syntax-only", str(path))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_kubernetes_accepts_the_deployment():
+    with warnings.catch_warnings():  # it imports a module that the next Python lacks
+        warnings.simplefilter("ignore")
+        import kubernetes_validate
+
+    deployment = load(KUBERNETES / "deployment.yml")
+    kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
+    deployment["spec"]["template"]["spec"]["containers"][0]["volumeMount"] = []
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_pod_shares_what_the_sidecar_reads():
+    spec = load(KUBERNETES / "deployment.yml")["spec"]["template"]["spec"]
+    (volume,) = spec["volumes"]
+    assert volume["emptyDir"]["medium"] == "Memory"
+    assert spec["shareProcessNamespace"]
+    assert spec["securityContext"]["runAsUser"]
+    both = containers().values()
+    assert all("runAsUser" not in container["securityContext"] for container in both)
+    for name in ("WS_LIFECYCLE_SERVICE", "WS_LIFECYCLE_DIRECTORY"):
+        values = {e["value"] for c in both for e in c["env"] if e["name"] == name}
+        assert len(values) == 1
+    (mount,) = {c["volumeMounts"][0]["mountPath"] for c in both}
+    directory = next(e["value"] for c in both for e in c["env"] if e["name"].endswith("DIRECTORY"))
+    assert directory.startswith(mount + "/")
+
+
+def test_the_pod_monitor_finds_the_sidecar():
+    monitor = load(KUBERNETES / "podmonitor.yml")
+    deployment = load(KUBERNETES / "deployment.yml")
+    assert (monitor["apiVersion"], monitor["kind"]) == ("monitoring.coreos.com/v1", "PodMonitor")
+    assert set(monitor["spec"]) == {"selector", "sampleLimit", "podMetricsEndpoints"}
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    (port,) = containers()["ws-lifecycle-metrics"]["ports"]
+    assert (endpoint["port"], port["containerPort"]) == (port["name"], PORT)
+    assert len(port["name"]) <= 15
+
+
+def test_the_operator_gets_all_rules(tmp_path):
+    rule = load(KUBERNETES / "prometheusrule.yml")
+    assert rule["kind"] == "PrometheusRule"
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(rule["spec"]))
+    checked = run("promtool", "check", "rules", "--lint-fatal", str(tmp_path / "rules.yml"))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    files = sorted((ROOT / "grafana/alerts").glob("*.yml"), reverse=True)
+    groups = [group for path in files for group in load(path)["groups"]]
+    assert rule["spec"]["groups"] == groups
+
+
+def test_commands_of_the_sidecar_have_options_that_exist():
+    compose = load(EXAMPLES / "compose/compose.yml")["services"]["ws-lifecycle-metrics"]["command"]
+    commands = [containers()["ws-lifecycle-metrics"]["command"], compose.split()]
+    for command in commands:
+        assert command[:2] == ["ws-lifecycle-metrics", "serve"]
+        assert options_of(command) <= SERVE
+
+
+def test_compose_shares_what_the_sidecar_reads():
+    compose = load(EXAMPLES / "compose/compose.yml")
+    app, sidecar = (compose["services"][name] for name in ("app", "ws-lifecycle-metrics"))
+    for key in ("user", "environment", "volumes"):
+        assert app[key] == sidecar[key], key
+    assert sidecar["pid"] == "service:app"
+    assert set(compose["volumes"]) == {app["volumes"][0].partition(":")[0]}
+    (scrape,) = load(EXAMPLES / "compose/prometheus.yml")["scrape_configs"]
+    assert scrape["static_configs"][0]["targets"] == [f"ws-lifecycle-metrics:{PORT}"]
+    assert scrape["sample_limit"]
+
+
+def unit(path: Path) -> dict[str, str]:
+    pairs = (line.partition("=") for line in path.read_text().splitlines() if "=" in line)
+    return {key: value for key, _, value in pairs if not key.startswith("#")}
+
+
+def test_units_share_what_the_sidecar_reads():
+    app, sidecar = map(unit, UNITS)
+    for key in ("User", "Environment"):
+        assert app[key] == sidecar[key], key
+    assert f"/run/{app['RuntimeDirectory']}/" in app["Environment"]
+    assert sidecar["Restart"] == "always"
+    assert "PrivateIPC" not in sidecar
+
+
+def test_systemd_accepts_the_units(tmp_path):
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    for path in UNITS:  # the programs are the user's: those of this machine stand in for them
+        text = path.read_text().replace("/srv/chat/.venv/bin/", "/usr/bin/env ")
+        (tmp_path / path.name).write_text(text)
+    found = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / p.name) for p in UNITS)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    ours = [line for line in found.stderr.splitlines() if str(tmp_path) in line]
+    assert not ours, found.stderr
+
+
+def test_options_in_the_environment_exist():
+    names = {f"WS_LIFECYCLE_{name.upper()}" for name in ("service", "directory")}
+    assert names == {
+        f"WS_LIFECYCLE_{n.upper()}" for n in ("service", "directory") if hasattr(Config, n)
+    }
+    for path in EXAMPLES.rglob("*.yml"):
+        if path.parent.name in ("kubernetes", "compose"):
+            used = {
+                word
+                for word in path.read_text().replace(",", " ").replace(":", " ").split()
+                if word.startswith("WS_")
+            }
+            assert used <= names, path
+
+
+@pytest.mark.parametrize(
+    "path", sorted(EXAMPLES.glob("*/*.yml")), ids=lambda p: f"{p.parent.name}-{p.name}"
+)
+def test_windows_line_ends_do_no_harm(path):
+    unix = path.read_bytes()
+    assert yaml.safe_load(unix.replace(b"\n", b"\r\n")) == yaml.safe_load(unix)

@@ -1,0 +1,174 @@
+"""`ws-lifecycle-metrics check`: a full protocol test on real servers, before production."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import Refused
+
+if TYPE_CHECKING:
+    from ..conformance.result import Report, ServerRun
+    from ..conformance.run import Chosen, Progress
+
+FORMATS = ("text", "json", "junit", "sarif", "github")
+
+
+@click.command()
+@click.argument("target", required=False)
+@click.option(
+    "--server",
+    "servers",
+    multiple=True,
+    metavar="NAME[==VERSION]",
+    help="Server to run, again for more; default: all that are installed. With a version, in an "
+    "environment of its own that pip fills once.",
+)
+@click.option("--path", default="/", show_default=True, help="Path of the application's WebSocket.")
+@click.option("--subprotocol", default="", help="Subprotocol to offer; two of them are GraphQL's.")
+@click.option("--query", default="", help="GraphQL operation to run, such as a subscription.")
+@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Header to send.")
+@click.option("--scenario", "only", multiple=True, metavar="ID", help="Play this scenario only.")
+@click.option("--ignore", multiple=True, metavar="RULE", help="Suppress a rule.")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True,
+    help="Form of the report.",
+)  # fmt: skip
+@click.option("--output", default="-", show_default=True, help="File for the report; -: stdout.")
+def check(target: str | None, form: str, output: str, **options: tuple[str, ...] | str) -> None:
+    """Try an application, or the servers themselves.
+
+    With TARGET, a module:app, a scripted client tries that application on each server. Without
+    it, a reference application plays every scenario, and the servers are judged. Exit code 0:
+    clean, 1: findings, 2: could not run.
+    """
+    from ..conformance.formats import FORMATS as WRITERS
+
+    report = _run(target or "", options)
+    _write(WRITERS[form](report), output)
+    sys.exit(report.exit_code)
+
+
+def _run(target: str, options: dict[str, tuple[str, ...] | str]) -> Report:
+    from ..conformance.choose import UnknownServer, choose
+    from ..conformance.result import Report
+
+    ignored = _known_rules(tuple(options["ignore"]))
+    try:
+        chosen, skipped = choose(tuple(options["servers"]), lambda what: click.echo(what, err=True))
+    except UnknownServer as error:
+        raise Refused(str(error)) from error
+    if not chosen:
+        reasons = "; ".join(f"{s.name}: {s.skipped}" for s in skipped)
+        raise Refused(f"no server can be run ({reasons})")
+    runs = _application(target, chosen, options) if target else _servers(chosen, options)
+    runs = [_without(run, ignored) for run in runs]
+    return Report(target=target, servers=(*runs, *skipped), ignored=ignored)
+
+
+def _without(run: ServerRun, ignored: frozenset[str]) -> ServerRun:
+    from dataclasses import replace
+
+    return replace(run, results=tuple(result.without(ignored) for result in run.results))
+
+
+def _servers(chosen: list[Chosen], options: dict[str, tuple[str, ...] | str]) -> list[ServerRun]:
+    from ..conformance.check import run_servers
+    from ..conformance.scenarios import SCENARIOS
+
+    wanted = _known_ids(tuple(options["only"]), list(SCENARIOS))
+    scenarios = [scenario for scenario in SCENARIOS.values() if scenario.id in wanted]
+    with _bar(chosen, len(scenarios)) as progress:
+        return run_servers(chosen, scenarios, progress)
+
+
+def _application(
+    target: str, chosen: list[Chosen], options: dict[str, tuple[str, ...] | str]
+) -> list[ServerRun]:
+    from ..conformance.application import Approach, CannotRun, trials_for
+    from ..conformance.check import try_application
+
+    trials = trials_for(str(options["subprotocol"]), str(options["query"]))
+    wanted = _known_ids(tuple(options["only"]), [trial.id for trial in trials])
+    trials = tuple(trial for trial in trials if trial.id in wanted)
+    approach = Approach(
+        path=str(options["path"]),
+        subprotocol=str(options["subprotocol"]),
+        headers=tuple(_header(text) for text in options["headers"]),
+    )
+    try:
+        with _bar(chosen, len(trials)) as progress:
+            return try_application(chosen, target, trials, approach, progress)
+    except CannotRun as error:
+        raise Refused(str(error)) from error
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip() or not text.isprintable() or not text.isascii():
+        raise Refused(f"--header {text!r}: accepted is 'Name: value'")
+    return name.strip(), value.strip()
+
+
+def _known_ids(wanted: tuple[str, ...], known: list[str]) -> frozenset[str]:
+    for id in wanted:
+        if id not in known:
+            raise Refused(_unknown("scenario", id, known))
+    return frozenset(wanted or known)
+
+
+def _known_rules(ids: tuple[str, ...]) -> frozenset[str]:
+    from ..conformance.rules import WIRE_RULES
+    from ..protocol import RULES
+
+    for id in ids:
+        if id not in RULES and id not in WIRE_RULES:
+            raise Refused(_unknown("rule", id, [*RULES, *WIRE_RULES]))
+    return frozenset(ids)
+
+
+def _unknown(what: str, name: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    from ..labels import safe_label
+
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    return f"no {what} is called '{safe_label(name)}'{hint}"
+
+
+@contextmanager
+def _bar(chosen: list[Chosen], scenarios: int) -> Iterator[Progress]:
+    """Show progress on a terminal; SIGTERM ends all as Ctrl-C does, with no process left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    try:
+        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+            tasks = {one.name: bar.add_task(one.name, total=scenarios) for one in chosen}
+
+            def advance(server: str, _scenario: str) -> None:
+                bar.advance(tasks[server])
+
+            yield advance
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _write(text: str, output: str) -> None:
+    if output == "-":
+        click.echo(text)
+        return
+    try:
+        Path(output).write_text(text + "\n")
+    except OSError as error:
+        raise Refused(f"cannot write {output}: {error.strerror}") from error

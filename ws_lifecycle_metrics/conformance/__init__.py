@@ -1,0 +1,1 @@
+"""Real servers and scripted peers: what an application, or a server, does when it is tried."""

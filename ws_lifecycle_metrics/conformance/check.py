@@ -1,0 +1,93 @@
+"""What the verb `check` does: servers side by side, and an application that must be importable."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from .application import Approach, CannotRun, Trial
+from .result import ServerRun
+from .run import Chosen, Progress, run_application, run_server
+from .script import Scenario
+
+AT_ONCE = 3
+"""Servers that run side by side: most of the time is spent waiting for what never comes."""
+IMPORT_SECONDS = 60
+
+
+class Stopped(Exception):  # noqa: N818  # the user's wish, not an error
+    """The user wants to end."""
+
+
+def run_servers(
+    chosen: Sequence[Chosen], scenarios: Sequence[Scenario], progress: Progress | None = None
+) -> list[ServerRun]:
+    """Judge the servers themselves."""
+    return _side_by_side(chosen, lambda one, tell: run_server(one, scenarios, tell), progress)
+
+
+def try_application(
+    chosen: Sequence[Chosen],
+    target: str,
+    trials: Sequence[Trial],
+    approach: Approach,
+    progress: Progress | None = None,
+) -> list[ServerRun]:
+    """Try an application on the servers; raises `CannotRun` if it cannot be imported."""
+    check_import(chosen[0].python if chosen else sys.executable, target)
+
+    def one_server(one: Chosen, tell: Progress) -> ServerRun:
+        return run_application(one, target, trials, approach, tell)
+
+    return _side_by_side(chosen, one_server, progress)
+
+
+def _side_by_side(
+    chosen: Sequence[Chosen],
+    run: Callable[[Chosen, Progress], ServerRun],
+    progress: Progress | None,
+) -> list[ServerRun]:
+    """Run servers at once; an interrupt ends each at its next scenario, with no process left."""
+    stopped = threading.Event()
+
+    def tell(server: str, scenario: str) -> None:
+        if stopped.is_set():
+            raise Stopped
+        if progress is not None:
+            progress(server, scenario)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        futures = [pool.submit(run, one, tell) for one in chosen]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def check_import(python: str, target: str) -> None:
+    """Import the application in a process of its own; raises `CannotRun` with one line."""
+    code = (
+        "import sys; sys.path.insert(0, '')\n"
+        "from ws_lifecycle_metrics.conformance.load import load\n"
+        f"sys.exit(None if callable(load({target!r})) else 'it is not callable')"
+    )
+    try:
+        done = subprocess.run(
+            [python, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=IMPORT_SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        raise CannotRun(f"importing {target} took longer than {IMPORT_SECONDS} s") from None
+    if done.returncode:
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        why = said[-1] if said else f"exit code {done.returncode}"
+        raise CannotRun(f"cannot import {target}: {why}")

@@ -1,0 +1,155 @@
+"""Run all scenarios on one server, in as few processes of it as can be trusted."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import environment_name
+from .application import (
+    Approach,
+    CannotRun,
+    Trial,
+    check_first,
+    run_trial,
+    shared_and_fresh,
+)
+from .journal import JOURNAL, TARGET, JournalReader
+from .play import Player
+from .process import StartError, start
+from .result import Result, ServerRun
+from .script import Scenario
+from .servers import ServerKind
+
+SERVED = "ws_lifecycle_metrics.conformance.served:app"
+Progress = Callable[[str, str], object]
+"""Called with the server's and the scenario's name as each is done."""
+
+
+def _silent(_server: str, _scenario: str) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """One server to run, by one interpreter."""
+
+    kind: ServerKind
+    version: str
+    python: str = sys.executable
+
+    @property
+    def name(self) -> str:
+        """The name, with the version where it is not the installed one."""
+        return self.kind.name
+
+
+@contextmanager
+def serving(chosen: Chosen, target: str = "") -> Iterator[Player]:
+    """Run a server for a `with` block; no process of it stays."""
+    with tempfile.TemporaryDirectory(prefix="ws-lifecycle-check-") as name:
+        folder = Path(name)
+        env = {
+            JOURNAL: str(folder / "journal"),
+            TARGET: target,
+            environment_name("directory"): str(folder / "segments"),
+            environment_name("policy"): "observe",
+        }
+        running = start(chosen.kind.command(SERVED, chosen.python), folder, env)
+        try:
+            yield Player(chosen.name, running, JournalReader(folder / "journal"))
+        finally:
+            running.stop(timeout=1)
+
+
+def run_server(
+    chosen: Chosen, scenarios: Sequence[Scenario], progress: Progress = _silent
+) -> ServerRun:
+    """Play the scenarios on a server; those that may break it, each in a process of its own."""
+    began, results = time.monotonic(), dict[str, Result]()
+    failed = ""
+    try:
+        for result in _play_all(chosen, scenarios):
+            results[result.scenario] = result
+            progress(chosen.name, result.scenario)
+    except StartError as error:
+        failed = str(error)
+    return ServerRun(
+        name=chosen.name,
+        version=chosen.version,
+        results=tuple(results[s.id] for s in scenarios if s.id in results),
+        failed=failed,
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+def _play_all(chosen: Chosen, scenarios: Sequence[Scenario]) -> Iterator[Result]:
+    waiting = [scenario for scenario in scenarios if not scenario.fresh]
+    while waiting:
+        with serving(chosen) as player:
+            while waiting:
+                yield _play(player, waiting.pop(0))
+                if player.running.exited() or not player.running.answers(4.0):
+                    break  # what it is now says nothing about the next scenario
+    for scenario in scenarios:
+        if scenario.fresh:
+            yield _play_fresh(chosen, scenario)
+
+
+def _play_fresh(chosen: Chosen, scenario: Scenario) -> Result:
+    """Play a scenario in a process of its own, until it shows a fault or has had its tries."""
+    for number in range(1, scenario.tries + 1):
+        with serving(chosen) as player:
+            result = _play(player, scenario)
+        if result.findings or result.unsupported or number == scenario.tries:
+            break
+    return result
+
+
+def _play(player: Player, scenario: Scenario) -> Result:
+    return asyncio.run(player.play(scenario))
+
+
+def run_application(
+    chosen: Chosen,
+    target: str,
+    trials: Sequence[Trial],
+    approach: Approach,
+    progress: Progress = _silent,
+) -> ServerRun:
+    """Try an application on a server."""
+    began, results, failed = time.monotonic(), list[Result](), ""
+    try:
+        for result in _try_all(chosen, target, trials, approach):
+            results.append(result)
+            progress(chosen.name, result.scenario)
+    except (StartError, CannotRun) as error:
+        failed = str(error)
+    return ServerRun(
+        name=chosen.name,
+        version=chosen.version,
+        results=tuple(results),
+        failed=failed,
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+def _try_all(
+    chosen: Chosen, target: str, trials: Sequence[Trial], approach: Approach
+) -> Iterator[Result]:
+    shared, fresh = shared_and_fresh(trials)
+    with serving(chosen, target) as player:
+        for trial in shared:
+            result = asyncio.run(run_trial(player, trial, approach))
+            if trial is shared[0]:
+                check_first(result, approach)
+            yield result
+    for trial in fresh:
+        with serving(chosen, target) as player:
+            yield asyncio.run(run_trial(player, trial, approach))

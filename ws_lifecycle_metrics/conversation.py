@@ -1,0 +1,540 @@
+"""One WebSocket: its protocol state, its record in the segment, its spans.
+
+Inner calls are made when the outer ones are, in the same order, with the same objects;
+exceptions and cancellations pass as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import catalog
+from .catalog import code_label
+from .integrations.graphql_ws import Served
+from .labels import TraceIds
+from .protocol import OPEN, SHIELDED, Lifecycle, Rule, ServerState, Severity
+from .protocol.table import FINISHED, GONE
+from .store import layout as at
+from .store.layout import (
+    FAST_NS,
+    RECEIVE_CALLS,
+    RECEIVED_AT,
+    RECEIVED_BYTES,
+    RECEIVED_TEXT,
+    ROUTE_BLOCK,
+    SEND_CALLS,
+    SENT_AT,
+    SENT_BYTES,
+    SENT_NS,
+    SENT_TEXT,
+)
+from .store.worker import MOST_FAULTS, Route, Worker
+from .telemetry.logs import log_fault, log_violation
+
+if TYPE_CHECKING:
+    from .middleware import LifecycleMiddleware
+    from .telemetry.spans import ConnectionSpans
+
+ASGIApp = Callable[[Any, Any, Any], Awaitable[Any]]
+Scope = Any
+Message = Any
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[Any]]
+
+VANISHED = 1006  # RFC 6455 7.4.1: the connection was lost without a close frame
+SCOPES_JUDGED = 100
+
+_HANDSHAKES = ROUTE_BLOCK[catalog.HANDSHAKES.name].offsets
+_HANDSHAKE_DURATION = ROUTE_BLOCK[catalog.HANDSHAKE_DURATION.name].histogram()
+_CONNECTION_DURATION = ROUTE_BLOCK[catalog.CONNECTION_DURATION.name].histogram()
+_CLOSES = ROUTE_BLOCK[catalog.CLOSES.name].offsets
+_SEND_DURATION = ROUTE_BLOCK[catalog.SEND_DURATION.name].histogram()
+_APP_ERRORS = ROUTE_BLOCK[catalog.APP_ERRORS.name].offsets[()]
+_SHIELDED_SENDS = ROUTE_BLOCK[catalog.SHIELDED_SENDS.name].offsets[()]
+_VIOLATIONS = {
+    rule: word for (_, rule), word in ROUTE_BLOCK[catalog.PROTOCOL_VIOLATIONS.name].offsets.items()
+}
+# Registered for servers alone (IANA's registry of close codes): a restart.
+_SERVER_CODES = frozenset({1012})
+
+_CARRIED = (at.OPERATIONS, at.CLOSE_CODE, at.GRAPHQL)
+ILLEGAL, DROP = object(), object()
+
+# Where tasks that outlive their conversation write; its handshake was counted.
+_VOID = memoryview(bytearray(at.RECORD_WORDS * at.WORD)).cast("Q")
+_VOID[at.ANSWERED_AT] = 1
+_now = time.monotonic_ns
+
+
+class ProtocolViolation(Exception):  # noqa: N818  # the field's word: it is no error of ours
+    """A rule of severity error was broken, under the policy `strict`."""
+
+    def __init__(self, rule: Rule) -> None:
+        super().__init__(f"{rule.id}: {rule.meaning}; {rule.hint}")
+        self.rule = rule
+
+
+class Conversation:
+    """One run of a WebSocket scope: its protocol state and its record in the segment."""
+
+    __slots__ = (
+        "_inner_receive",
+        "_inner_send",
+        "_lifecycle",
+        "_middleware",
+        "_opened_at",
+        "_pending",
+        "_quick_receive",
+        "_quick_send",
+        "_receive_calls",
+        "_received_bytes",
+        "_received_text",
+        "_route",
+        "_routed",
+        "_scope",
+        "_send_calls",
+        "_sent_bytes",
+        "_sent_ns",
+        "_sent_text",
+        "_serial",
+        "_served",
+        "_spans",
+        "_task",
+        "_trace",
+        "_words",
+        "_worker",
+        "awaitable",
+    )
+
+    def __init__(
+        self,
+        middleware: LifecycleMiddleware,
+        worker: Worker,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        served: Served,
+    ) -> None:
+        self._middleware = middleware
+        self._served = served
+        self._worker = worker
+        self._scope = scope
+        self._inner_receive = served.watch(self, receive)
+        self._inner_send = send
+        self._lifecycle = Lifecycle(scope)
+        self._quick_receive = self._quick_send = False
+        self._pending = 0
+        self._serial = worker.connections = worker.connections + 1
+        self.awaitable: Any = None
+        self._task: asyncio.Task[Any] | None = None
+        self._opened_at = _now()
+        # A callable of the user's needs no routing to have taken place.
+        self._routed = middleware.config.route is not None
+        self._route = worker.route(middleware.template(scope) if self._routed else None)
+        self._begin_record(self._route)
+        self._spans: ConnectionSpans | None = None
+        self._trace: TraceIds | None = None
+        # Who set a provider has imported this: where nobody did, nothing is to be traced.
+        if "opentelemetry.trace" in sys.modules or middleware.config.tracer_provider is not None:
+            self._guard(self._begin_spans)
+
+    def _begin_record(self, route: Route) -> None:
+        self._words = words = route.take()
+        words[at.SERIAL] = self._serial
+        words[at.OPENED_AT] = words[at.STATE_AT] = self._opened_at
+        for word in (at.ANSWERED_AT, at.SUBPROTOCOL, at.VIOLATIONS, *_CARRIED):
+            words[word] = 0
+        # Counted here and stored there: to read a word back costs more than to write it.
+        self._received_text = words[RECEIVED_TEXT]
+        self._received_bytes = words[at.BASE_RECEIVED_BYTES] = words[RECEIVED_BYTES]
+        self._sent_text = words[SENT_TEXT]
+        self._sent_bytes = words[at.BASE_SENT_BYTES] = words[SENT_BYTES]
+        self._sent_ns = words[SENT_NS]
+        received = self._received_text + words[at.RECEIVED_BINARY]
+        sent = sum(words[at.SENT_TEXT : at.SLOW_BINARY + 1])
+        words[at.BASE_RECEIVED], words[at.BASE_SENT] = received, sent
+        self._receive_calls = words[RECEIVE_CALLS] = received + self._pending
+        self._send_calls = words[SEND_CALLS] = sent
+        words[at.STATE] = self._lifecycle.state.code + 1
+
+    @property
+    def record(self) -> memoryview:
+        """The words of this connection; after its end, words that nobody reads."""
+        return self._words
+
+    @property
+    def spans(self) -> ConnectionSpans | None:
+        """Its spans; None where it is not sampled, and after its end."""
+        return self._spans
+
+    @property
+    def over(self) -> bool:
+        """Whether either side has closed, or the client is lost."""
+        return self._lifecycle.state.server in GONE or self._lifecycle.state.app in FINISHED
+
+    # What the application and the server do, in the order of a conversation.
+
+    async def run(self, app: ASGIApp) -> Any:
+        """Run the application on this conversation and see how it ends."""
+        self._guard(self._opened)
+        try:
+            self._worker.live[self._serial] = self
+            # Kept while it runs: the watchdog sees in it where the application waits.
+            self.awaitable = app(self._scope, self.receive, self.send)
+            result = await self.awaitable
+        except Exception as error:
+            self._guard(self._raised, error)
+            raise
+        except BaseException:
+            self._guard(self._cancelled)
+            raise
+        else:
+            self._guard(self._returned)
+        finally:
+            self.awaitable = self._task = None
+            self._worker.live.pop(self._serial, None)
+        return result
+
+    async def receive(self) -> Message:
+        """Receive as the server does, and count what came."""
+        text: Any  # of a plain message
+        if self._pending or not self._quick_receive:
+            self._guard(self._receive_called)
+        self._pending += 1
+        self._receive_calls = self._words[RECEIVE_CALLS] = self._receive_calls + 1
+        try:
+            message = await self._inner_receive()
+        except BaseException as error:
+            self._pending -= 1
+            self._guard(self._receive_failed, error)
+            raise
+        self._pending -= 1
+        try:  # inline, as in `send`: a call would cost a quarter of all that is added here
+            plain = (
+                self._quick_receive
+                and type(message) is dict
+                and message.get("type") == "websocket.receive"
+                and type(text := message.get("text")) is str
+                and (len(message) == 2 or message.get("bytes") is None)
+            )
+        except Exception:  # noqa: BLE001  # junk that is no message: looked at below
+            plain = False
+        if plain:
+            words = self._words
+            words[RECEIVED_AT] = _now()
+            size = len(text) if text.isascii() else _utf8_size(text)
+            self._received_bytes = words[RECEIVED_BYTES] = self._received_bytes + size
+            self._received_text = words[RECEIVED_TEXT] = self._received_text + 1
+        else:
+            self._guard(self._received, message)
+        return message
+
+    async def send(self, message: Message) -> Any:
+        """Send as the application does, and count what the server took."""
+        text: Any  # of a plain message
+        try:
+            plain = (
+                self._quick_send
+                and type(message) is dict
+                and message.get("type") == "websocket.send"
+                and type(text := message.get("text")) is str
+                and (len(message) == 2 or message.get("bytes") is None)
+            )
+        except Exception:  # noqa: BLE001  # junk that is no message: looked at below
+            plain = False
+        legal = True
+        if not plain:
+            verdict = self._guard(self._about_to_send, message)
+            if verdict is DROP:
+                return None
+            legal = verdict is not ILLEGAL
+        words = self._words
+        self._send_calls = words[SEND_CALLS] = self._send_calls + 1
+        words[SENT_AT] = started = _now()
+        try:
+            result = await self._inner_send(message)
+        except BaseException as error:
+            self._guard(self._send_failed, message, error, legal, _now() - started)
+            raise
+        took = _now() - started
+        if not plain or took >= FAST_NS:
+            self._guard(self._sent, message, took)
+        else:
+            words = self._words  # not the same as before where the application has ended
+            size = len(text) if text.isascii() else _utf8_size(text)
+            self._sent_bytes = words[SENT_BYTES] = self._sent_bytes + size
+            self._sent_ns = words[SENT_NS] = self._sent_ns + took
+            self._sent_text = words[SENT_TEXT] = self._sent_text + 1
+        return result
+
+    # What the watchdog asks for, on this loop.
+
+    def found_stuck(self, reason: str) -> TraceIds | None:
+        """Note that it was found stuck; return trace and span of its handshake, if it has any."""
+        if self._spans is not None:
+            self._spans.stuck(reason)
+        return self._trace
+
+    def cancel(self) -> None:
+        """Cancel the task that runs the application, if `Config.cancel_stuck_closing` kept it."""
+        if self._task is not None:
+            self._task.cancel("stuck in closing (ws_lifecycle_metrics)")
+
+    def move(self, worker: Worker) -> None:
+        """Go on in another worker's segment."""
+        old, name = self._words, self._route.name
+        self._worker, self._route = worker, worker.route(name)
+        self._served.worker = worker
+        worker.live[self._serial] = self
+        self._begin_record(self._route)
+        for word in (at.STATE_AT, at.ANSWERED_AT, RECEIVED_AT, SENT_AT, at.VIOLATIONS, *_CARRIED):
+            self._words[word] = old[word]
+        if old[at.SUBPROTOCOL]:
+            self._words[at.SUBPROTOCOL] = worker.subprotocol(self._lifecycle.subprotocol or "")
+
+    # What is noted on the way; each of these runs behind the one boundary, `_guard`.
+
+    def _guard(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a step of ours; a fault in it is counted and logged, and the step gives None."""
+        try:
+            return step(*arguments)
+        except ProtocolViolation:
+            raise
+        except Exception as error:  # noqa: BLE001  # the boundary that keeps our faults to ourselves
+            log_fault(error)
+            self._worker.count_internal_error()
+            if self._worker.internal_errors == MOST_FAULTS:
+                self._worker.switch_off()
+        return None
+
+    def _opened(self) -> None:
+        if str(self._scope.get("http_version", "1.1")) >= "2":
+            self._worker.segment.header[at.SHARED_SOCKETS] = 1
+        if self._middleware.config.cancel_stuck_closing:
+            task = asyncio.current_task()
+            # Some servers' tasks are no tasks at all, and crash when they are touched.
+            self._task = task if isinstance(task, asyncio.Task) else None
+        # A server builds all its scopes alike, so the first ones speak for the rest.
+        if self._serial <= SCOPES_JUDGED:
+            self._flag(self._lifecycle.opened())
+
+    def _receive_called(self) -> None:
+        if self._spans is not None:
+            self._spans.receive_called(_now())
+            self._choose_way()
+        self._flag(self._lifecycle.receive_called(self._pending))
+
+    def _receive_failed(self, error: BaseException) -> None:
+        self._receive_calls = self._words[RECEIVE_CALLS] = self._receive_calls - 1
+        self._flag(self._lifecycle.receive_failed(error))
+
+    def _received(self, message: Message) -> None:
+        """Note what is no plain text in an open connection."""
+        rules = self._lifecycle.received(message)
+        self._note_state()
+        words = self._words
+        words[RECEIVED_AT] = received_at = _now()
+        kind, size = _payload(message, "websocket.receive")
+        if kind is None:
+            self._receive_calls = words[RECEIVE_CALLS] = self._receive_calls - 1
+        else:
+            self._received_bytes = words[RECEIVED_BYTES] = self._received_bytes + size
+            words[at.RECEIVED[kind]] += 1
+            self._received_text = words[RECEIVED_TEXT]
+            if self._spans is not None:
+                self._spans.received(received_at, kind, size, message.get("text"))
+        self._flag(rules)
+
+    def _about_to_send(self, message: Message) -> object:
+        """Judge an event before it is sent: None, or that it is ILLEGAL, or to DROP it."""
+        rules = self._lifecycle.sent(message, receives_pending=self._pending)
+        if self._lifecycle.result is not None and not self._routed:
+            self._find_route()
+        self._note_state()
+        if self._middleware.config.policy == "shield" and any(r.id in SHIELDED for r in rules):
+            self._route.words[_SHIELDED_SENDS] += 1
+            self._flag(rules, sending=True)
+            return DROP
+        self._flag(rules, sending=True)
+        return ILLEGAL if any(rule.severity is not Severity.INFO for rule in rules) else None
+
+    def _sent(self, message: Message, took: int) -> None:
+        """Note a send that was no plain text, or slow."""
+        words = self._words
+        kind, size = _payload(message, "websocket.send")
+        if kind is None:
+            self._send_calls = words[SEND_CALLS] = self._send_calls - 1
+            if self._lifecycle.result is not None and not words[at.ANSWERED_AT]:
+                status = message.get("status") if type(message) is dict else None
+                self._count_handshake(self._lifecycle.result, status)
+            return
+        slow = took >= FAST_NS
+        if slow:
+            self._route.words[_SEND_DURATION.bucket(took)] += 1
+        self._sent_bytes = words[SENT_BYTES] = self._sent_bytes + size
+        self._sent_ns = words[SENT_NS] = self._sent_ns + took
+        words[at.SENT[kind + 2 * slow]] += 1
+        self._sent_text = words[SENT_TEXT]
+        if self._spans is not None:
+            self._spans.sent(_now(), took, kind, size, self._route)
+            self._choose_way()
+
+    def _send_failed(self, message: Message, error: BaseException, legal: bool, took: int) -> None:
+        self._send_calls = self._words[SEND_CALLS] = self._send_calls - 1
+        rules = self._lifecycle.send_failed(message, error, legal)
+        self._note_state()
+        self._flag(rules, sending=True)
+        kind, size = _payload(message, "websocket.send")
+        if self._spans is not None and kind is not None:
+            failed = any(rule.severity is Severity.ERROR for rule in rules)
+            self._spans.sent(_now(), took, kind, size, self._route, error, failed)
+
+    def _returned(self) -> None:
+        rules = self._lifecycle.returned(self._pending)
+        try:
+            self._flag(rules)
+        finally:
+            self._end("error")
+
+    def _raised(self, error: Exception) -> None:
+        rules = self._lifecycle.raised(error, self._pending)
+        self._flag(rules, strict=False)  # the application's own exception is the better one
+        if any(rule.id == "app.exception" for rule in rules):
+            self._route.words[_APP_ERRORS] += 1
+        if self._spans is not None:
+            gone = self._lifecycle.state.server in GONE
+            self._spans.raised(error, failed=bool(rules) or not gone)
+        self._end("error")
+
+    def _cancelled(self) -> None:
+        self._flag(self._lifecycle.cancelled(), strict=False)
+        self._end("aborted")
+
+    def _flag(self, rules: tuple[Rule, ...], strict: bool = True, sending: bool = False) -> None:
+        for rule in rules:
+            self._route.words[_VIOLATIONS[rule.id]] += 1
+            self._words[at.VIOLATIONS] += 1
+            log_violation(rule, self._route.name, self._trace)
+            if self._spans is not None:
+                self._spans.violated(rule, _now(), sending)
+        if strict and self._middleware.config.policy == "strict":
+            for rule in rules:
+                if rule.severity is Severity.ERROR:
+                    raise ProtocolViolation(rule)
+
+    def _note_state(self) -> None:
+        state = self._lifecycle.state
+        self._choose_way()
+        word = state.code + 1
+        if self._words[at.STATE] != word:
+            self._words[at.STATE] = word
+            self._words[at.STATE_AT] = moved_at = _now()
+            self._words[at.CLOSE_CODE] = self._lifecycle.close_code or 0
+            if self._spans is not None and state.label == "closing":
+                self._spans.closing(moved_at)
+
+    def _choose_way(self) -> None:
+        """Let plain messages take the quick way: in an open connection, once no span is due."""
+        spans = self._spans
+        is_open = self._lifecycle.state is OPEN
+        self._quick_receive = is_open and (spans is None or spans.receives_done)
+        self._quick_send = is_open and (spans is None or not spans.sends_left)
+
+    def _find_route(self) -> None:
+        """Go on with the counters and a record of the route, now that it can be known."""
+        self._routed = True
+        route = self._worker.route(self._middleware.template(self._scope))
+        if route is self._route:
+            return
+        old = self._words
+        self._begin_record(route)
+        new = self._words
+        for word in (at.STATE_AT, RECEIVED_AT, at.VIOLATIONS, *_CARRIED):
+            new[word] = old[word]
+        self._route.give_back(old)
+        self._route = route
+
+    def _count_handshake(self, result: str, status: object = None) -> None:
+        self._words[at.ANSWERED_AT] = answered = _now()
+        subprotocol = self._lifecycle.subprotocol
+        if subprotocol is not None:
+            self._words[at.SUBPROTOCOL] = self._worker.subprotocol(subprotocol)
+        words = self._route.words
+        words[_HANDSHAKES[(result,)]] += 1
+        _HANDSHAKE_DURATION.observe(words, answered - self._opened_at)
+        if self._spans is not None:
+            subprotocol = self._lifecycle.subprotocol
+            self._spans.answered(result, answered, self._route, subprotocol, status)
+
+    def _begin_spans(self) -> None:
+        from .telemetry.spans import begin
+
+        lost = self._worker.count_dropped_span
+        config = self._middleware.config
+        self._spans, context = begin(config, self._scope, self._opened_at, lost)
+        if context is not None:
+            self._trace = context.trace_id, context.span_id
+
+    def _end(self, result: str) -> None:
+        """Count the end; `result` is the handshake's if the application never answered."""
+        if not self._routed:
+            self._find_route()
+        record, words = self._words, self._route.words
+        answered = record[at.ANSWERED_AT]
+        if not answered:
+            gone = self._lifecycle.state.server in GONE
+            self._count_handshake("aborted" if gone else result)
+        elif self._lifecycle.accepted:
+            labels, ended = self._close_labels(), _now()
+            words[_CLOSES[labels]] += 1
+            _CONNECTION_DURATION.observe(words, ended - answered)
+            if self._spans is not None:
+                self._spans.ended(ended, record, self._lifecycle, self._route, labels[0])
+        self._words, self._spans = _VOID, None
+        self._quick_receive = self._quick_send = False
+        if not self._served.keep(self._route, record):
+            self._route.give_back(record)
+
+    def _close_labels(self) -> tuple[str, str]:
+        """Return initiator and code; who closed first is told by order, never by the code."""
+        lifecycle = self._lifecycle
+        code = lifecycle.close_code
+        initiator: str | None = lifecycle.close_initiator
+        if initiator is None:
+            return "server", catalog.OTHER_CODE
+        if lifecycle.state.server is ServerState.LOST and code is None:
+            code = VANISHED
+        if initiator == "client" and (code in _SERVER_CODES or self._worker.draining):
+            initiator = "server"
+        return initiator, code_label(code)
+
+
+def _payload(message: Message, kind: str) -> tuple[int | None, int]:
+    """Return 0 for text or 1 for binary, and the payload's bytes; None for anything else."""
+    try:
+        # Not by subscription: a mapping may invent the key, and then it has changed.
+        if isinstance(message, Mapping) and message.get("type") == kind:
+            text, data = message.get("text"), message.get("bytes")
+            if isinstance(text, str) and data is None:
+                return 0, _utf8_size(text)
+            if text is None and isinstance(data, (bytes, bytearray, memoryview)):
+                return 1, _bytes_size(data)
+    except Exception:  # noqa: BLE001  # a foreign object may raise anything when it is read
+        pass
+    return None, 0
+
+
+def _bytes_size(data: bytes | bytearray | memoryview) -> int:
+    try:
+        return memoryview(data).nbytes
+    except ValueError:
+        return 0  # a view that was released: whoever reads it next will say so
+
+
+def _utf8_size(text: str) -> int:
+    # Only counted, so a lone surrogate, which the server will refuse, may pass here.
+    return len(text.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,161 @@
+"""The workers of this process: one a thread, made when its first scope comes."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from contextlib import suppress
+
+from ..config import Config
+from . import archive
+from . import layout as at
+from .directory import Directory, DirectoryError, service_path
+from .process import at_forked_exit
+from .reader import Contents, decode
+from .totals import Totals, add_segment
+from .worker import Worker
+
+Place = tuple[str, str]
+"""Directory and service."""
+
+logger = logging.getLogger("ws_lifecycle_metrics")
+
+
+class _Workers(threading.local):
+    def __init__(self) -> None:
+        self.by_place: dict[Place, Worker] = {}
+
+
+_here = _Workers()
+_all: list[Worker] = []
+_ended: dict[Place, Totals] = {}
+"""What workers have counted that ended and that only this process could read."""
+_lock = threading.Lock()
+"""Held while the lists change, which no running worker waits for."""
+
+
+def current(config: Config) -> Worker:
+    """Return the worker of this thread for the service of `config`; the first call makes it.
+
+    A thread runs one event loop at a time, whatever the library, so it stands for the loop.
+    """
+    place = (config.directory, config.service)
+    worker = _here.by_place.get(place)
+    return worker if worker is not None else _start(config, place)
+
+
+def existing(config: Config) -> Worker | None:
+    """Return the worker of this thread, or None where no scope has come yet."""
+    return _here.by_place.get((config.directory, config.service))
+
+
+def local_workers(config: Config) -> list[Worker]:
+    """Return the workers of this process for the service of `config`, in any thread."""
+    place = (config.directory, config.service)
+    return [worker for worker in tuple(_all) if _place(worker) == place]
+
+
+def unshared(config: Config) -> tuple[Totals, list[Contents]]:
+    """Return what only this process can read: the totals of ended workers, living segments."""
+    with _lock:
+        living = [
+            decode(worker.segment.name, worker.segment.contents(), alive=True)
+            for worker in local_workers(config)
+            if not worker.segment.shared
+        ]
+        return dict(_ended.get((config.directory, config.service), {})), living
+
+
+def own(config: Config) -> tuple[list[Contents], bool]:
+    """Return the segments of this process's workers, and whether others can read them all."""
+    with _lock:
+        workers = local_workers(config)
+        segments = [decode(w.segment.name, w.segment.contents(), alive=True) for w in workers]
+        return segments, all(worker.segment.shared for worker in workers)
+
+
+def _place(worker: Worker) -> Place:
+    return worker.config.directory, worker.config.service
+
+
+def _start(config: Config, place: Place) -> Worker:
+    with _lock:
+        _close_ended()
+        try:
+            worker = _start_shared(config)
+        except (DirectoryError, OSError) as error:
+            logger.warning("metrics stay in this process, no other can read them: %s", error)
+            worker = _start_unshared(config)
+        _here.by_place[place] = worker
+        _all.append(worker)
+        at_forked_exit(_close_all)
+        return worker
+
+
+def _start_shared(config: Config) -> Worker:
+    directory = Directory(service_path(config.directory, config.service), create=True)
+    try:
+        worker = Worker(config, directory)
+    except BaseException:
+        directory.close()
+        raise
+    try:
+        worker.segment.publish()
+    except BaseException:
+        worker.segment.remove()
+        raise
+    archive.fold(directory, worker.reader)
+    return worker
+
+
+def _start_unshared(config: Config) -> Worker:
+    worker = Worker(config, None)
+    taken = {other.segment.header[at.SLOT] for other in _all if not other.segment.shared}
+    worker.segment.header[at.SLOT] = next(n for n in range(len(taken) + 1) if n not in taken)
+    return worker
+
+
+def renew(worker: Worker) -> Worker:
+    """Give this thread a new worker in place of one whose file was removed."""
+    logger.warning("the file of the metrics was removed: a new one begins at 0")
+    with _lock:
+        worker.segment.abandon()
+        worker.watch = None
+        _all[:] = [other for other in _all if other is not worker]
+    new = _start(worker.config, _place(worker))
+    new.connections = worker.connections
+    return new
+
+
+def _close_ended() -> None:
+    """Close the segments of threads that ended, as test clients start one for each session."""
+    for worker in [w for w in _all if not w.thread.is_alive()]:
+        _all.remove(worker)
+        if not worker.segment.shared:
+            contents = decode(worker.segment.name, worker.segment.contents(), alive=False)
+            add_segment(_ended.setdefault(_place(worker), {}), contents)
+        worker.close()
+
+
+def _close_all() -> None:
+    for worker in _all:
+        worker.close()
+    _all.clear()
+
+
+def _forget_all() -> None:
+    """In a forked child: the segments are the parent's, and so are their locks."""
+    global _here, _lock
+    for worker in _all:
+        with suppress(OSError):
+            worker.segment.abandon()
+    _all.clear()
+    _ended.clear()
+    _here, _lock = _Workers(), threading.Lock()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,143 @@
+"""A tiny server for one WebSocket, in this process: for a user's own asyncio tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from ..protocol import Rule
+from .recorder import ASGIApp, Entry, Recorder
+
+
+class Rejected(Exception):  # noqa: N818  # an answer, not an error
+    """The application closed or denied before an accept."""
+
+
+class Closed(Exception):  # noqa: N818  # an answer, not an error
+    """The application closed; `code` and `reason` are the ones it gave."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"closed with {code}")
+        self.code, self.reason = code, reason
+
+
+class WebSocket:
+    """The client's side of one connection; made by `websocket()`. Times are in seconds."""
+
+    def __init__(self, timeout: float) -> None:
+        self.entries: list[Entry] = []
+        self.subprotocol: str | None = None
+        self._timeout = timeout
+        self._to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._from_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._gone = False
+
+    @property
+    def findings(self) -> list[Rule]:
+        """The rules broken so far, in order."""
+        return [rule for entry in self.entries for rule in entry.findings]
+
+    async def send(self, message: str | bytes) -> None:
+        """Send text or bytes to the application."""
+        key = "text" if isinstance(message, str) else "bytes"
+        await self._to_app.put({"type": "websocket.receive", key: message})
+
+    async def receive(self) -> str | bytes:
+        """Wait for a message; raises `Closed`, or TimeoutError."""
+        event = await self._next()
+        if event["type"] == "websocket.close":
+            raise Closed(event.get("code", 1000), event.get("reason") or "")
+        text: str | None = event.get("text")
+        return text if text is not None else bytes(event["bytes"])
+
+    async def close(self, code: int = 1000) -> None:
+        """Leave: the application gets its disconnect."""
+        if not self._gone:
+            self._gone = True
+            await self._to_app.put({"type": "websocket.disconnect", "code": code, "reason": ""})
+
+    async def _next(self) -> dict[str, Any]:
+        async with asyncio.timeout(self._timeout):
+            return await self._from_app.get()
+
+    async def _asgi_receive(self) -> dict[str, Any]:
+        return await self._to_app.get()
+
+    async def _asgi_send(self, message: dict[str, Any]) -> None:
+        if self._gone:
+            raise OSError("the client is gone")  # ASGI WebSocket, Disconnected Client
+        await self._from_app.put(message)
+        if message["type"] == "websocket.close":
+            await self.close(message.get("code", 1000))
+
+    async def _open(self) -> None:
+        await self._to_app.put({"type": "websocket.connect"})
+
+    async def _accepted(self, app: asyncio.Task[None]) -> None:
+        answer = asyncio.ensure_future(self._next())
+        await asyncio.wait({answer, app}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            answer.cancel()
+            await app  # its own exception is the better one
+            raise Rejected("the application ended without an answer")
+        event = await answer
+        if event["type"] != "websocket.accept":
+            await self.close(1006)
+            raise Rejected(f"the application answered with {event['type']}")
+        self.subprotocol = event.get("subprotocol")
+
+
+@asynccontextmanager
+async def websocket(
+    app: ASGIApp,
+    path: str = "/",
+    *,
+    subprotocols: Iterable[str] = (),
+    headers: Iterable[tuple[bytes, bytes]] = (),
+    timeout: float = 5.0,  # noqa: ASYNC109  # of each step, so a caller's own cannot replace it
+) -> AsyncIterator[WebSocket]:
+    """Open a WebSocket on an ASGI application, and leave it at the end of the block.
+
+    Raises `Rejected`; the application's own exception; TimeoutError if it answers not in time,
+    or has not ended `timeout` seconds after the client left.
+    """
+    socket = WebSocket(timeout)
+    recorder = Recorder(app, lambda scope: socket.entries.append)
+    scope = _scope(path, list(subprotocols), list(headers))
+    task = asyncio.ensure_future(recorder(scope, socket._asgi_receive, socket._asgi_send))
+    try:
+        await socket._open()
+        await socket._accepted(task)
+        yield socket
+        await socket.close()
+        async with asyncio.timeout(timeout):
+            await task
+    finally:
+        if not task.done():
+            task.cancel()
+        with suppress(BaseException):
+            await task
+
+
+def _scope(
+    path: str, subprotocols: list[str], headers: list[tuple[bytes, bytes]]
+) -> dict[str, Any]:
+    path, _, query = path.partition("?")
+    return {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "scheme": "ws",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [(b"host", b"testserver"), *headers],
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 8000),
+        "subprotocols": subprotocols,
+        "state": {},
+        "extensions": {"websocket.http.response": {}},
+    }
