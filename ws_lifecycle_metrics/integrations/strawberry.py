@@ -182,6 +182,7 @@ class _Run:
         # Strawberry keeps the list of the latest result that had errors: a new one is its own.
         errors = _errors_of(self._context)
         if errors is self._errors and self._steady is not None:
+            self._events += 1
             self._steady.event()
             return
         failed = errors is not self._errors
