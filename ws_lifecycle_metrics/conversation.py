@@ -355,7 +355,7 @@ class Conversation:
         rules = self._lifecycle.sent(message, receives_pending=self._pending)
         if not answered and self._lifecycle.result is not None:
             self._answer = message
-        if self._lifecycle.result is not None and not self._routed:
+        if self._lifecycle.result is not None:
             self._find_route()
         self._note_state()
         if self._middleware.config.policy == "shield" and any(r.id in SHIELDED for r in rules):
@@ -398,26 +398,34 @@ class Conversation:
             failed = any(rule.severity is Severity.ERROR for rule in rules)
             self._spans.sent(_now(), took, kind, size, self._route, error, failed)
 
+    # However it ends, and whatever goes wrong in noting it, the record is given back.
+
     def _returned(self) -> None:
-        rules = self._lifecycle.returned(self._pending)
         try:
-            self._flag(rules)
+            self._find_route()
+            self._flag(self._lifecycle.returned(self._pending))
         finally:
             self._end("error")
 
     def _raised(self, error: Exception) -> None:
-        rules = self._lifecycle.raised(error, self._pending)
-        self._flag(rules, strict=False)  # the application's own exception is the better one
-        if any(rule.id == "app.exception" for rule in rules):
-            self._route.words[_APP_ERRORS] += 1
-        if self._spans is not None:
-            gone = self._lifecycle.state.server in GONE
-            self._spans.raised(error, failed=bool(rules) or not gone)
-        self._end("error")
+        try:
+            self._find_route()
+            rules = self._lifecycle.raised(error, self._pending)
+            self._flag(rules, strict=False)  # the application's own exception is the better one
+            if any(rule.id == "app.exception" for rule in rules):
+                self._route.words[_APP_ERRORS] += 1
+            if self._spans is not None:
+                gone = self._lifecycle.state.server in GONE
+                self._spans.raised(error, failed=bool(rules) or not gone)
+        finally:
+            self._end("error")
 
     def _cancelled(self) -> None:
-        self._flag(self._lifecycle.cancelled(), strict=False)
-        self._end("aborted")
+        try:
+            self._find_route()
+            self._flag(self._lifecycle.cancelled(), strict=False)
+        finally:
+            self._end("aborted")
 
     def _flag(self, rules: tuple[Rule, ...], strict: bool = True, sending: bool = False) -> None:
         for rule in rules:
@@ -451,6 +459,8 @@ class Conversation:
 
     def _find_route(self) -> None:
         """Go on with the counters and a record of the route, now that it can be known."""
+        if self._routed:
+            return
         self._routed = True
         route = self._worker.route(self._middleware.template(self._scope))
         if route is self._route:
@@ -487,23 +497,26 @@ class Conversation:
 
     def _end(self, result: str) -> None:
         """Count the end; `result` is the handshake's if the application never answered."""
-        if not self._routed:
-            self._find_route()
-        record, words = self._words, self._route.words
+        record = self._words
+        try:
+            self._count_end(record, result)
+        finally:
+            self._words, self._spans = _VOID, None
+            self._quick_receive = self._quick_send = False
+            if not self._served.keep(self._route, record):
+                self._route.give_back(record)
+
+    def _count_end(self, record: memoryview, result: str) -> None:
         answered = record[at.ANSWERED_AT]
         if not answered:
             gone = self._lifecycle.state.server in GONE
             self._count_handshake("aborted" if gone else result)
         elif self._lifecycle.accepted:
             labels, ended = self._close_labels(), _now()
-            words[_CLOSES[labels]] += 1
-            _CONNECTION_DURATION.observe(words, ended - answered)
+            self._route.words[_CLOSES[labels]] += 1
+            _CONNECTION_DURATION.observe(self._route.words, ended - answered)
             if self._spans is not None:
                 self._spans.ended(ended, record, self._lifecycle, self._route, labels[0])
-        self._words, self._spans = _VOID, None
-        self._quick_receive = self._quick_send = False
-        if not self._served.keep(self._route, record):
-            self._route.give_back(record)
 
     def _close_labels(self) -> tuple[str, str]:
         """Return initiator and code; who closed first is told by order, never by the code."""

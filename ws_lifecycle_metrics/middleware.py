@@ -77,10 +77,13 @@ class LifecycleMiddleware:
 def _noting_shutdown(receive: Receive, config: Config) -> Receive:
     async def noting() -> Any:
         message = await receive()
-        if type(message) is dict and message.get("type") == "lifespan.shutdown":
-            worker = existing(config)
-            if worker is not None:
-                worker.drain()
+        try:
+            if type(message) is dict and message.get("type") == "lifespan.shutdown":
+                worker = existing(config)
+                if worker is not None:
+                    worker.drain()
+        except Exception as error:  # noqa: BLE001  # the boundary: the message is the application's
+            log_fault(error)
         return message
 
     return noting

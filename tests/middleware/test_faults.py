@@ -17,7 +17,7 @@ import pytest
 from tests.middleware.conversation import Conversation
 from tests.middleware.scripts import NAMED
 from tests.middleware.transparency import differences
-from tests.support import Peer, books, finish, known_bug, scope, totals
+from tests.support import Peer, books, finish, scope, totals
 from ws_lifecycle_metrics import Config, LifecycleMiddleware, catalog, conversation, middleware
 from ws_lifecycle_metrics.integrations import channels, litestar, starlette
 from ws_lifecycle_metrics.protocol import fields, lifecycle
@@ -114,19 +114,6 @@ TARGETS = {
 TARGETS = {name: target for name, target in TARGETS.items() if name not in PASSAGE}
 
 
-LEAVES_A_RECORD = {
-    f"Lifecycle.{name}"
-    for name in ("_end", "_is_excused", "accepted", "cancelled", "raised", "returned")
-}
-
-
-def targets(known: set[str], reason: str, prefix: str = "") -> list[Any]:
-    """Return the names to break, those with a known bug marked."""
-    mark = known_bug(reason=reason)
-    names = [name for name in TARGETS if name.startswith(prefix)]
-    return [pytest.param(name, marks=mark) if name in known else name for name in names]
-
-
 @pytest.fixture
 def broken() -> Iterator[Callable[[str], list[str]]]:
     """Make a target raise; returns the list that each call is noted in."""
@@ -158,7 +145,7 @@ def test_there_is_something_to_break() -> None:
     assert {"Conversation._end", "Lifecycle.sent", "Worker.route", "Route.take"} <= set(TARGETS)
 
 
-@pytest.mark.parametrize("name", targets({"RateLimit.take"}, "raised by the logging itself"))
+@pytest.mark.parametrize("name", TARGETS)
 def test_traffic_is_the_same_with_a_fault(
     config: Config, broken: Callable[[str], list[str]], name: str
 ) -> None:
@@ -170,7 +157,7 @@ def test_traffic_is_the_same_with_a_fault(
     assert counted or not calls or may_go_uncounted(name)
 
 
-@pytest.mark.parametrize("name", targets({"RateLimit.take"}, "raised by the logging itself"))
+@pytest.mark.parametrize("name", TARGETS)
 def test_traffic_is_the_same_with_a_fault_at_the_start_of_a_worker(
     config: Config, broken: Callable[[str], list[str]], name: str
 ) -> None:
@@ -179,9 +166,7 @@ def test_traffic_is_the_same_with_a_fault_at_the_start_of_a_worker(
     assert [differences(wrap, script) for script in SCRIPTS] == [[]] * len(SCRIPTS)
 
 
-@pytest.mark.parametrize(
-    "name", targets({"Worker.drain", "middleware.existing"}, "the lifespan has no boundary")
-)
+@pytest.mark.parametrize("name", ["Worker.drain", "middleware.existing"])
 def test_lifespan_is_the_same_with_a_fault(
     config: Config, broken: Callable[[str], list[str]], name: str
 ) -> None:
@@ -199,7 +184,6 @@ def test_lifespan_is_the_same_with_a_fault(
     assert seen[0] is shutdown
 
 
-@known_bug(reason="log_fault() within the boundary may raise as well")
 def test_fault_in_a_handler_of_the_log(config: Config) -> None:
     """A handler or filter of the user's may raise whatever our records do to it."""
 
@@ -245,9 +229,7 @@ def test_one_conversation_survives_many_faults(
     assert totals(books(config), catalog.SWITCHED_OFF.name) == 1
 
 
-@pytest.mark.parametrize(
-    "name", targets(LEAVES_A_RECORD, "the record stays, as a connection for good", "Lifecycle.")
-)
+@pytest.mark.parametrize("name", [name for name in TARGETS if name.startswith("Lifecycle.")])
 def test_a_fault_in_the_protocol_leaves_no_connection_behind(
     config: Config, broken: Callable[[str], list[str]], name: str
 ) -> None:

@@ -17,7 +17,8 @@ def template(config: Config, router: object | None, scope: Mapping[str, Any]) ->
     """
     if config.route is not None:
         try:
-            return config.route(scope)
+            told = config.route(scope)
+            return told if isinstance(told, str) else None
         except Exception as error:  # noqa: BLE001  # the user's callable may do anything
             log_route_failed(error)
             return None

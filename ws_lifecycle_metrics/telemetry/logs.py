@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..advisories import Advisory
 from ..labels import TraceIds, safe_label, trace_fields
@@ -84,12 +85,12 @@ def log_push_failed(error: Exception | None) -> None:
 
 
 def log_fault(error: Exception) -> None:
-    """Log an exception as a fault of this package."""
-    held = _limit.take("fault")
-    if held is not None:
-        logger.error(
-            "a fault in ws_lifecycle_metrics; the application is not affected", exc_info=error
-        )
+    """Log an exception as a fault of this package; never raises, for it is the last resort."""
+    with suppress(Exception):  # a handler or a filter of the user's may be what failed
+        if _limit.take("fault") is not None:
+            logger.error(
+                "a fault in ws_lifecycle_metrics; the application is not affected", exc_info=error
+            )
 
 
 def log_route_failed(error: Exception) -> None:
