@@ -148,8 +148,7 @@ class _Run:
         self._first_took = self._events = self._event_errors = 0
         self._errors: object = None
         # Older versions of Strawberry do not know the extensions of a message.
-        extensions = getattr(self._context, "operation_extensions", None)
-        self._span = served.begin_span(extensions)
+        self._span = served.begin_span(getattr(self._context, "operation_extensions", None))
 
     def executes(self) -> None:
         """Count the operation as begun, under its type and name."""
@@ -252,13 +251,9 @@ class _Run:
             return
         # Only a name that found a place among the bounded ones becomes the name of a span.
         name = self._operation.name if self._operation is not None else ANONYMOUS
-        self._span.ended(
-            self._kind,
-            "" if name in (ANONYMOUS, OTHER) else name,
-            reason,
-            events=self._events,
-            event_errors=self._event_errors,
-        )
+        title = "" if name in (ANONYMOUS, OTHER) else name
+        events, errors = self._events, self._event_errors
+        self._span.ended(self._kind, title, reason, events=events, event_errors=errors)
 
     def _learn_type(self) -> None:
         """Find the type of an operation that was refused before it was executed, if it has one."""
