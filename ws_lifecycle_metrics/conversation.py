@@ -32,7 +32,7 @@ from .store.layout import (
     SENT_NS,
     SENT_TEXT,
 )
-from .store.worker import MOST_FAULTS, Route, Worker
+from .store.worker import Route, Worker
 from .telemetry.logs import log_fault, log_violation
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Conversation:
     """One run of a WebSocket scope: its protocol state and its record in the segment."""
 
     __slots__ = (
+        "_answer",
         "_inner_receive",
         "_inner_send",
         "_lifecycle",
@@ -128,6 +129,7 @@ class Conversation:
         self._lifecycle = Lifecycle(scope)
         self._quick_receive = self._quick_send = False
         self._pending = 0
+        self._answer: Message = None  # the event that answers the handshake
         self._serial = worker.connections = worker.connections + 1
         self.awaitable: Any = None
         self._task: asyncio.Task[Any] | None = None
@@ -307,8 +309,6 @@ class Conversation:
         except Exception as error:  # noqa: BLE001  # the boundary that keeps our faults to ourselves
             log_fault(error)
             self._worker.count_internal_error()
-            if self._worker.internal_errors == MOST_FAULTS:
-                self._worker.switch_off()
         return None
 
     def _opened(self) -> None:
@@ -351,7 +351,10 @@ class Conversation:
 
     def _about_to_send(self, message: Message) -> object:
         """Judge an event before it is sent: None, or that it is ILLEGAL, or to DROP it."""
+        answered = self._lifecycle.result is not None
         rules = self._lifecycle.sent(message, receives_pending=self._pending)
+        if not answered and self._lifecycle.result is not None:
+            self._answer = message
         if self._lifecycle.result is not None and not self._routed:
             self._find_route()
         self._note_state()
@@ -368,11 +371,13 @@ class Conversation:
         kind, size = _payload(message, "websocket.send")
         if kind is None:
             self._send_calls = words[SEND_CALLS] = self._send_calls - 1
-            if self._lifecycle.result is not None and not words[at.ANSWERED_AT]:
+            # Not when another send, begun before, returns while the answer is in flight.
+            result = self._lifecycle.result if message is self._answer else None
+            if result is not None and not words[at.ANSWERED_AT]:
                 status = message.get("status") if type(message) is dict else None
-                self._count_handshake(self._lifecycle.result, status)
+                self._count_handshake(result, status)
             return
-        slow = took >= FAST_NS
+        slow = took >= FAST_NS and words is not _VOID
         if slow:
             self._route.words[_SEND_DURATION.bucket(took)] += 1
         self._sent_bytes = words[SENT_BYTES] = self._sent_bytes + size
@@ -453,6 +458,7 @@ class Conversation:
         old = self._words
         self._begin_record(route)
         new = self._words
+        self._send_calls = new[SEND_CALLS] = self._send_calls + at.sends_pending(old)
         for word in (at.STATE_AT, RECEIVED_AT, at.VIOLATIONS, *_CARRIED):
             new[word] = old[word]
         self._route.give_back(old)

@@ -39,6 +39,8 @@ class LifecycleMiddleware:
             receive, served, conversation = self._wrap(scope, receive, send)
         except Exception as error:  # noqa: BLE001  # the boundary: our fault, the application's scope
             log_fault(error)
+            with suppress(Exception):  # it may be the worker that cannot be had
+                attended(self.config).count_internal_error()
         token = SERVED.set(served)
         try:
             if conversation is None:
@@ -54,7 +56,9 @@ class LifecycleMiddleware:
         if not self._advised:
             self._advised = True
             servers.advise(receive, send)
-        kind = scope["type"] if type(scope) is dict else None
+        kind = scope.get("type") if type(scope) is dict else None
+        if type(kind) is not str:
+            return receive, None, None  # whatever it is, it is the application's to refuse
         worker = attended(self.config)
         if kind == "lifespan":
             return _noting_shutdown(receive, self.config), None, None

@@ -90,7 +90,10 @@ def set_up_django() -> None:
     from django.conf import settings
 
     if not settings.configured:
-        settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF="tests.graphql.urls")
+        # The same as in tests/integrations/test_channels.py: a process has them once.
+        settings.configure(
+            ALLOWED_HOSTS=["*"], ROOT_URLCONF="tests.graphql.urls", SECRET_KEY="tests", USE_TZ=True
+        )
         django.setup()
 
 

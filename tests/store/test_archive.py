@@ -180,6 +180,17 @@ def test_readers_and_folders_at_once_see_no_total_fall(tmp_path):
     assert not segments(tmp_path)
 
 
+def test_what_a_killed_fold_left_is_removed_by_the_next_reading(tmp_path):
+    dead_worker(tmp_path)
+    [path] = segments(tmp_path)
+    content = path.read_bytes()
+    assert fold(tmp_path) == 1
+    path.write_bytes(content)
+    path.chmod(0o600)
+    assert value(take(tmp_path), catalog.LOST_CONNECTIONS) == 1
+    assert not segments(tmp_path)
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_fold_while_one_reads_is_noticed(tmp_path, when):
     dead_worker(tmp_path)

@@ -240,16 +240,16 @@ def flat(tmp_path, messages: int, **options: object) -> Ended:
 
 
 def test_many_messages_hold_no_span_open_and_no_memory(tmp_path):
-    assert flat(tmp_path, 20_000).ended == 3 + 2 * 4
+    assert flat(tmp_path, 12_000).ended == 3 + 2 * 3
 
 
 def test_many_messages_with_a_span_each_hold_no_memory(tmp_path):
-    assert flat(tmp_path, 4_000, span_budget=None).ended == 2 * 3_999 + 3
+    assert flat(tmp_path, 2_000, span_budget=None).ended == 2 * 1_999 + 3
 
 
 @pytest.mark.slow
 def test_a_million_messages_hold_no_span_open_and_no_memory(tmp_path):
-    assert flat(tmp_path, 1_000_000).ended == 3 + 2 * 4
+    assert flat(tmp_path, 1_000_000).ended == 3 + 2 * 3
 
 
 def test_a_connection_of_a_day_has_spans_of_a_day(tmp_path, monkeypatch):

@@ -197,13 +197,18 @@ class _Run:
         if self._first_took:
             self._decide()
             self._count(failed)
-            self._steady = self._operation
+            self._settle()
             return
         self._first_took = max(1, _now() - self._began_at)
         # It may be that the source refused; the context tells once the result is made.
         self._undecided = failed
         if not failed:
             self._count_first(failed)
+            self._settle()
+
+    def _settle(self) -> None:
+        """Let further results without errors be counted at once; a span wants their number too."""
+        if self._span is None:
             self._steady = self._operation
 
     def _decide(self) -> None:

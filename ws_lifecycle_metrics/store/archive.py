@@ -137,6 +137,13 @@ def _load_or_name(directory: Directory, reader: Reader) -> Archive:
         return Archive()
 
 
+def left_over(directory: Directory, archive: Archive) -> bool:
+    """Whether a segment is still there that was folded: who folded it was killed meanwhile."""
+    folded = {f"{uuid:032x}" for uuid in archive.folded}
+    names = directory.segments() if folded else []
+    return any(name.partition("-")[2].partition(".")[0] in folded for name in names)
+
+
 def fold(directory: Directory, reader: Reader) -> int:
     """Fold the segments of dead workers; return how many.
 

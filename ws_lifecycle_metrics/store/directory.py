@@ -128,13 +128,13 @@ class Directory:
         raise AssertionError("unreachable")
 
     def remove(self, segment: str, *, side_files_only: bool = False) -> None:
-        """Remove a segment's side files, and unless told otherwise the segment."""
+        """Remove a segment's side files, and unless told otherwise, at last, the segment."""
         stem = segment.removesuffix(SEGMENT_SUFFIX)
-        suffixes = SIDE_SUFFIXES if side_files_only else (*SIDE_SUFFIXES, SEGMENT_SUFFIX)
-        for suffix in suffixes:
-            for name in (stem + suffix, f".{stem}{suffix}"):  # with the draft, if it was killed
-                with suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=self.fd)
+        # With the drafts: whoever was writing one may have been killed.
+        names = [f"{dot}{stem}{suffix}" for suffix in SIDE_SUFFIXES for dot in (".", "")]
+        for name in names if side_files_only else (*names, segment):
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self.fd)
 
     @contextmanager
     def exclusive(self) -> Iterator[bool]:

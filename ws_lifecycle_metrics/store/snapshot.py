@@ -226,7 +226,8 @@ class Source:
                 segments += shared
                 stacks = {s.uuid: sidefile.read(directory, s.name) for s in shared if s.alive}
                 skipped = self._reader.skipped
-                if not all(contents.alive for contents in shared):
+                dead = not all(contents.alive for contents in shared)
+                if dead or archive.left_over(directory, archived):
                     archive.fold(directory, self._reader)
         except DirectoryError as error:
             degraded = True
