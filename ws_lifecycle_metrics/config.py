@@ -122,7 +122,8 @@ def _directory_option() -> str:
 
 
 def _check_place(service: object, directory: object) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", str(service)):
+    named = isinstance(service, str) and re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", service)
+    if not named:
         raise ConfigError(
             f"service={service!r}: accepted are 1 to 64 letters, digits, '.', '_' and "
             "'-', not starting with '.'"

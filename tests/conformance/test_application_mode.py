@@ -22,8 +22,19 @@ TRUE_FAULTS = {
     # What these servers do wrong to any application; docs/conformance.md has the scenarios.
     "granian": {"server.disconnect-not-delivered"},  # at SIGTERM
     "hypercorn": {"server.send-never-returns"},  # after an RST
-    "daphne": {"server.disconnect-code-missing"},
-    "runserver": {"server.disconnect-code-missing"},
+    # Daphne: an empty close has no code, SIGTERM ends the process untold, close(1002) raises.
+    "daphne": {
+        "server.disconnect-code-missing",
+        "server.disconnect-not-delivered",
+        "server.close-failed",
+    },
+}
+TRUE_FAULTS["runserver"] = TRUE_FAULTS["daphne"]
+TRUE_FAULTS_OF_APPLICATIONS = {
+    # JSON null or a list, and on Hypercorn a binary message, leave Strawberry as a TypeError.
+    "strawberry": {"app.exception"},
+    # The legacy protocol's handler also sends its `complete` to a client that has left.
+    "strawberry-legacy": {"app.exception", "app.send-after-disconnect"},
 }
 
 
@@ -55,7 +66,8 @@ def test_a_correct_application_is_clean(name):
 @pytest.mark.parametrize("server", [kind.name for kind in KINDS])
 def test_no_false_finding_on_any_server(name, server):
     target, approach = CORRECT[name]
-    assert found(tried(target, approach, server=server)) <= TRUE_FAULTS.get(server, set())
+    known = TRUE_FAULTS.get(server, set()) | TRUE_FAULTS_OF_APPLICATIONS.get(name, set())
+    assert found(tried(target, approach, server=server)) <= known
 
 
 def test_an_exception_is_the_applications():

@@ -21,6 +21,8 @@ ANSWER_SECONDS = 8.0
 """Seconds for the answer to a handshake, and for another client's request after a trial."""
 SETTLE = 6.0
 """Seconds that an application has to end after its client has left."""
+SEND_SETTLE = 25.0
+"""Further seconds for a send in flight: uvicorn on websockets waits 20 s for a close's answer."""
 MOST_MESSAGES = 2_000
 """Messages that a client takes in the short while it listens; more is a flood."""
 
@@ -200,7 +202,7 @@ async def run_trial(player: Player, trial: Trial, approach: Approach) -> Result:
         for client in clients:
             client.over = True
             client.abandon()
-    logs = [await player.ended(run, SETTLE) for run in runs]
+    logs = [await _log(player, run) for run in runs]
     exited = player.running.exited()
     pairs = zip(logs, clients, strict=True)
     findings = [id for log, peer in pairs for id in _judge(log, peer, exited)]
@@ -218,6 +220,14 @@ async def run_trial(player: Player, trial: Trial, approach: Approach) -> Result:
         ),
         seconds=round(time.monotonic() - began, 2),
     )
+
+
+async def _log(player: Player, run: str) -> Entries:
+    """Return what an application did; a send may last as long as the server's own time-outs."""
+    entries = await player.ended(run, SETTLE)
+    if unended(entries) and waits_for(entries) == "send":
+        entries = await player.ended(run, SEND_SETTLE)
+    return entries
 
 
 def _client(player: Player, run: str, approach: Approach) -> ListeningClient:

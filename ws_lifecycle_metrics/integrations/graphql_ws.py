@@ -144,8 +144,7 @@ def note_fault(served: Served | None, error: Exception) -> None:
     log_fault(error)
     with suppress(Exception):  # the same fault may stand in the way of counting it
         if served is not None:
-            worker = served.worker
-            served.run(worker.count_internal_error)
+            served.run(served.worker.count_internal_error)
 
 
 class Subscriptions(Served):
