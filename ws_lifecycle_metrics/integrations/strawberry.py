@@ -87,9 +87,7 @@ class LifecycleExtension(SchemaExtension):
     def _began(self) -> _Run | None:
         served = SERVED.get()
         if served is None:
-            log_once(
-                "LifecycleExtension counts nothing: no LifecycleMiddleware serves this operation"
-            )
+            log_once("LifecycleExtension counts nothing: no LifecycleMiddleware serves it here")
             return None
         shared = self._is_shared()
         run = _Run(self, served, shared)
@@ -156,8 +154,7 @@ class _Run:
         name = self._name()
         self._executed = True
         self._errors = _errors_of(self._context)
-        # A stream's results come where it began.
-        self._here = self.served.worker.is_here()
+        self._here = self.served.worker.is_here()  # and so will its results be
         self.is_subscription = kind == "subscription"
         self.served.run(lambda: self._begin(kind, name, admit=True))
 
@@ -211,10 +208,9 @@ class _Run:
             self._steady = self._operation
 
     def _decide(self) -> None:
-        if self._undecided:
-            self._undecided = False
-            if not isinstance(self._context.result, PreExecutionError):
-                self._count_first(failed=True)
+        undecided, self._undecided = self._undecided, False
+        if undecided and not isinstance(self._context.result, PreExecutionError):
+            self._count_first(failed=True)
 
     def _count_first(self, failed: bool) -> None:
         self._count(failed)
