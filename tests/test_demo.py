@@ -62,7 +62,7 @@ def rows(output: str) -> dict[str, list[str]]:
 
 
 def test_shows_the_faults_and_ends_by_itself(tmp_path):
-    with demo(tmp_path, DEMO_SECONDS="6") as process:
+    with demo(tmp_path, DEMO_SECONDS="10") as process:
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     table = rows(output)
