@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from . import catalog
@@ -17,21 +17,10 @@ from .catalog import code_label
 from .integrations.graphql_ws import Served
 from .labels import TraceIds
 from .protocol import OPEN, SHIELDED, Lifecycle, Rule, ServerState, Severity
+from .protocol.payload import payload, utf8_size
 from .protocol.table import FINISHED, GONE
 from .store import layout as at
-from .store.layout import (
-    FAST_NS,
-    RECEIVE_CALLS,
-    RECEIVED_AT,
-    RECEIVED_BYTES,
-    RECEIVED_TEXT,
-    ROUTE_BLOCK,
-    SEND_CALLS,
-    SENT_AT,
-    SENT_BYTES,
-    SENT_NS,
-    SENT_TEXT,
-)
+from .store.layout import FAST_NS, ROUTE_BLOCK
 from .store.worker import Route, Worker
 from .telemetry.logs import log_fault, log_violation
 
@@ -61,7 +50,6 @@ _VIOLATIONS = {
 # Registered for servers alone (IANA's registry of close codes): a restart.
 _SERVER_CODES = frozenset({1012})
 
-_CARRIED = (at.OPERATIONS, at.CLOSE_CODE, at.GRAPHQL)
 ILLEGAL, DROP = object(), object()
 
 # Where tasks that outlive their conversation write; its handshake was counted.
@@ -85,19 +73,20 @@ class Conversation:
         "_answer",
         "_inner_receive",
         "_inner_send",
+        "_is_noted",
         "_lifecycle",
         "_middleware",
         "_opened_at",
-        "_pending",
         "_quick_receive",
         "_quick_send",
-        "_receive_calls",
         "_received_bytes",
         "_received_text",
+        "_receiving",
         "_route",
         "_routed",
         "_scope",
-        "_send_calls",
+        "_sending",
+        "_sent_at",
         "_sent_bytes",
         "_sent_ns",
         "_sent_text",
@@ -127,40 +116,34 @@ class Conversation:
         self._inner_receive = served.watch(self, receive)
         self._inner_send = send
         self._lifecycle = Lifecycle(scope)
-        self._quick_receive = self._quick_send = False
-        self._pending = 0
+        self._quick_receive = self._quick_send = self._is_noted = False
+        self._receiving = self._sending = 0  # calls that have not returned
+        # Counted since the words were written last.
+        self._received_text = self._received_bytes = 0
+        self._sent_text = self._sent_bytes = self._sent_ns = self._sent_at = 0
         self._answer: Message = None  # the event that answers the handshake
         self._serial = worker.connections = worker.connections + 1
+        # What the application returned, while it runs: the watchdog sees in it where it waits.
         self.awaitable: Any = None
         self._task: asyncio.Task[Any] | None = None
         self._opened_at = _now()
+        config = middleware.config
         # A callable of the user's needs no routing to have taken place.
-        self._routed = middleware.config.route is not None
+        self._routed = config.route is not None
         self._route = worker.route(middleware.template(scope) if self._routed else None)
         self._begin_record(self._route)
         self._spans: ConnectionSpans | None = None
         self._trace: TraceIds | None = None
         # Who set a provider has imported this: where nobody did, nothing is to be traced.
-        if "opentelemetry.trace" in sys.modules or middleware.config.tracer_provider is not None:
-            self._guard(self._begin_spans)
+        if "opentelemetry.trace" in sys.modules or config.tracer_provider is not None:
+            self.guard(self._begin_spans)
 
     def _begin_record(self, route: Route) -> None:
         self._words = words = route.take()
         words[at.SERIAL] = self._serial
         words[at.OPENED_AT] = words[at.STATE_AT] = self._opened_at
-        for word in (at.ANSWERED_AT, at.SUBPROTOCOL, at.VIOLATIONS, *_CARRIED):
-            words[word] = 0
-        # Counted here and stored there: to read a word back costs more than to write it.
-        self._received_text = words[RECEIVED_TEXT]
-        self._received_bytes = words[at.BASE_RECEIVED_BYTES] = words[RECEIVED_BYTES]
-        self._sent_text = words[SENT_TEXT]
-        self._sent_bytes = words[at.BASE_SENT_BYTES] = words[SENT_BYTES]
-        self._sent_ns = words[SENT_NS]
-        received = self._received_text + words[at.RECEIVED_BINARY]
-        sent = sum(words[at.SENT_TEXT : at.SLOW_BINARY + 1])
-        words[at.BASE_RECEIVED], words[at.BASE_SENT] = received, sent
-        self._receive_calls = words[RECEIVE_CALLS] = received + self._pending
-        self._send_calls = words[SEND_CALLS] = sent
+        words[at.OWN] = at.NOTHING
+        words[at.BASES] = words[at.COUNTED]
         words[at.STATE] = self._lifecycle.state.code + 1
 
     @property
@@ -180,41 +163,23 @@ class Conversation:
 
     # What the application and the server do, in the order of a conversation.
 
-    async def run(self, app: ASGIApp) -> Any:
-        """Run the application on this conversation and see how it ends."""
-        self._guard(self._opened)
-        try:
-            self._worker.live[self._serial] = self
-            # Kept while it runs: the watchdog sees in it where the application waits.
-            self.awaitable = app(self._scope, self.receive, self.send)
-            result = await self.awaitable
-        except Exception as error:
-            self._guard(self._raised, error)
-            raise
-        except BaseException:
-            self._guard(self._cancelled)
-            raise
-        else:
-            self._guard(self._returned)
-        finally:
-            self.awaitable = self._task = None
-            self._worker.live.pop(self._serial, None)
-        return result
-
     async def receive(self) -> Message:
         """Receive as the server does, and count what came."""
         text: Any  # of a plain message
-        if self._pending or not self._quick_receive:
-            self._guard(self._receive_called)
-        self._pending += 1
-        self._receive_calls = self._words[RECEIVE_CALLS] = self._receive_calls + 1
+        if self._receiving or not self._quick_receive:
+            self.guard(self._receive_called)
+            self._receiving += 1
+        else:
+            self._receiving = 1
+            if not self._is_noted:
+                self.guard(self._note)
         try:
             message = await self._inner_receive()
         except BaseException as error:
-            self._pending -= 1
-            self._guard(self._receive_failed, error)
+            self._receiving -= 1
+            self.guard(self._receive_failed, error)
             raise
-        self._pending -= 1
+        self._receiving -= 1
         try:  # inline, as in `send`: a call would cost a quarter of all that is added here
             plain = (
                 self._quick_receive
@@ -226,13 +191,12 @@ class Conversation:
         except Exception:  # noqa: BLE001  # junk that is no message: looked at below
             plain = False
         if plain:
-            words = self._words
-            words[RECEIVED_AT] = _now()
-            size = len(text) if text.isascii() else _utf8_size(text)
-            self._received_bytes = words[RECEIVED_BYTES] = self._received_bytes + size
-            self._received_text = words[RECEIVED_TEXT] = self._received_text + 1
+            self._received_text += 1
+            self._received_bytes += len(text) if text.isascii() else utf8_size(text)
+            if not self._is_noted:
+                self.guard(self._note)
         else:
-            self._guard(self._received, message)
+            self.guard(self._received, message)
         return message
 
     async def send(self, message: Message) -> Any:
@@ -250,28 +214,66 @@ class Conversation:
             plain = False
         legal = True
         if not plain:
-            verdict = self._guard(self._about_to_send, message)
+            verdict = self.guard(self._about_to_send, message)
             if verdict is DROP:
                 return None
             legal = verdict is not ILLEGAL
-        words = self._words
-        self._send_calls = words[SEND_CALLS] = self._send_calls + 1
-        words[SENT_AT] = started = _now()
+        self._sending += 1
+        self._sent_at = started = _now()
+        if plain and not self._is_noted:
+            self.guard(self._note)
         try:
             result = await self._inner_send(message)
         except BaseException as error:
-            self._guard(self._send_failed, message, error, legal, _now() - started)
+            self._sending -= 1
+            self.guard(self._send_failed, message, error, legal, _now() - started)
             raise
+        self._sending -= 1
         took = _now() - started
         if not plain or took >= FAST_NS:
-            self._guard(self._sent, message, took)
+            self.guard(self._sent, message, took)
         else:
-            words = self._words  # not the same as before where the application has ended
-            size = len(text) if text.isascii() else _utf8_size(text)
-            self._sent_bytes = words[SENT_BYTES] = self._sent_bytes + size
-            self._sent_ns = words[SENT_NS] = self._sent_ns + took
-            self._sent_text = words[SENT_TEXT] = self._sent_text + 1
+            self._sent_text += 1
+            self._sent_bytes += len(text) if text.isascii() else utf8_size(text)
+            self._sent_ns += took
+            if not self._is_noted:
+                self.guard(self._note)
         return result
+
+    # Counting a message in the words costs as much as all the rest, so busy connections write
+    # theirs once a beat; what is rare, or changes the state, is written at once.
+
+    def _note(self) -> None:
+        """Have what was counted since the latest beat written with the next; else write it now."""
+        worker = self._worker
+        if worker.beats:
+            self._is_noted = True
+            worker.noted[self._serial] = self
+            words = self._words
+            words[at.RECEIVING], words[at.SENDING] = self._receiving, self._sending
+            words[at.SENT_AT] = self._sent_at
+            if self._received_text:
+                words[at.RECEIVED_AT] = _now()
+        else:
+            self.publish(_now())
+
+    def publish(self, now: int) -> None:
+        """Write what was counted since the last time into the record."""
+        self._is_noted = False
+        words = self._words
+        words[at.RECEIVING], words[at.SENDING] = self._receiving, self._sending
+        if self._received_text:
+            words[at.RECEIVED_AT] = now
+            words[at.RECEIVED_BYTES] += self._received_bytes
+            words[at.RECEIVED_TEXT] += self._received_text
+            self._received_text = self._received_bytes = 0
+        if self._sent_at:
+            words[at.SENT_AT] = self._sent_at
+        if self._sent_text:
+            words[at.SENT_BYTES] += self._sent_bytes
+            words[at.SENT_NS] += self._sent_ns
+            words[at.SENT_TEXT] += self._sent_text
+            self._sent_text = self._sent_bytes = self._sent_ns = 0
 
     # What the watchdog asks for, on this loop.
 
@@ -288,19 +290,21 @@ class Conversation:
 
     def move(self, worker: Worker) -> None:
         """Go on in another worker's segment."""
+        self.publish(_now())
         old, name = self._words, self._route.name
         self._worker, self._route = worker, worker.route(name)
-        self._served.worker = worker
+        self._served.worker = worker  # one that others share moves with them all
         worker.live[self._serial] = self
         self._begin_record(self._route)
-        for word in (at.STATE_AT, at.ANSWERED_AT, RECEIVED_AT, SENT_AT, at.VIOLATIONS, *_CARRIED):
-            self._words[word] = old[word]
+        self._words[at.STATE_AT] = old[at.STATE_AT]
+        self._words[at.OWN] = old[at.OWN]
+        self._words[at.SUBPROTOCOL] = 0
         if old[at.SUBPROTOCOL]:
             self._words[at.SUBPROTOCOL] = worker.subprotocol(self._lifecycle.subprotocol or "")
 
-    # What is noted on the way; each of these runs behind the one boundary, `_guard`.
+    # What is noted on the way; each of these runs behind the one boundary, `guard`.
 
-    def _guard(self, step: Callable[..., Any], *arguments: Any) -> Any:
+    def guard(self, step: Callable[..., Any], *arguments: Any) -> Any:
         """Run a step of ours; a fault in it is counted and logged, and the step gives None."""
         try:
             return step(*arguments)
@@ -311,66 +315,76 @@ class Conversation:
             self._worker.count_internal_error()
         return None
 
-    def _opened(self) -> None:
-        if str(self._scope.get("http_version", "1.1")) >= "2":
-            self._worker.segment.header[at.SHARED_SOCKETS] = 1
+    def begin(self) -> None:
+        """Note that the application is about to be called."""
+        self._worker.live[self._serial] = self
         if self._middleware.config.cancel_stuck_closing:
             task = asyncio.current_task()
             # Some servers' tasks are no tasks at all, and crash when they are touched.
             self._task = task if isinstance(task, asyncio.Task) else None
         # A server builds all its scopes alike, so the first ones speak for the rest.
         if self._serial <= SCOPES_JUDGED:
+            if str(self._scope.get("http_version", "1.1")) >= "2":
+                self._worker.segment.header[at.SHARED_SOCKETS] = 1
             self._flag(self._lifecycle.opened())
 
     def _receive_called(self) -> None:
+        self._words[at.RECEIVING] = self._receiving + 1
         if self._spans is not None:
             self._spans.receive_called(_now())
             self._choose_way()
-        self._flag(self._lifecycle.receive_called(self._pending))
+        rules = self._lifecycle.receive_called(self._receiving)
+        if rules:
+            self._flag(rules)
 
     def _receive_failed(self, error: BaseException) -> None:
-        self._receive_calls = self._words[RECEIVE_CALLS] = self._receive_calls - 1
+        self._words[at.RECEIVING] = self._receiving
         self._flag(self._lifecycle.receive_failed(error))
 
     def _received(self, message: Message) -> None:
         """Note what is no plain text in an open connection."""
         rules = self._lifecycle.received(message)
-        self._note_state()
         words = self._words
-        words[RECEIVED_AT] = received_at = _now()
-        kind, size = _payload(message, "websocket.receive")
-        if kind is None:
-            self._receive_calls = words[RECEIVE_CALLS] = self._receive_calls - 1
-        else:
-            self._received_bytes = words[RECEIVED_BYTES] = self._received_bytes + size
+        words[at.RECEIVING] = self._receiving
+        words[at.RECEIVED_AT] = received_at = _now()
+        self._note_state(received_at)
+        kind, size = payload(message, "websocket.receive")
+        if kind is not None:
+            words[at.RECEIVED_BYTES] += size
             words[at.RECEIVED[kind]] += 1
-            self._received_text = words[RECEIVED_TEXT]
             if self._spans is not None:
                 self._spans.received(received_at, kind, size, message.get("text"))
-        self._flag(rules)
+        if rules:
+            self._flag(rules)
 
     def _about_to_send(self, message: Message) -> object:
         """Judge an event before it is sent: None, or that it is ILLEGAL, or to DROP it."""
         answered = self._lifecycle.result is not None
-        rules = self._lifecycle.sent(message, receives_pending=self._pending)
-        if not answered and self._lifecycle.result is not None:
-            self._answer = message
+        rules = self._lifecycle.sent(message, receives_pending=self._receiving)
         if self._lifecycle.result is not None:
-            self._find_route()
-        self._note_state()
-        if self._middleware.config.policy == "shield" and any(r.id in SHIELDED for r in rules):
-            self._route.words[_SHIELDED_SENDS] += 1
+            if not answered:
+                self._answer = message
+            if not self._routed:
+                self._find_route()
+        now, verdict = _now(), None
+        self._note_state(now)
+        if rules:
+            if self._middleware.config.policy == "shield" and any(r.id in SHIELDED for r in rules):
+                self._route.words[_SHIELDED_SENDS] += 1
+                verdict = DROP
+            elif any(rule.severity is not Severity.INFO for rule in rules):
+                verdict = ILLEGAL
             self._flag(rules, sending=True)
-            return DROP
-        self._flag(rules, sending=True)
-        return ILLEGAL if any(rule.severity is not Severity.INFO for rule in rules) else None
+        if verdict is not DROP:
+            self._words[at.SENDING], self._words[at.SENT_AT] = self._sending + 1, now
+        return verdict
 
     def _sent(self, message: Message, took: int) -> None:
         """Note a send that was no plain text, or slow."""
         words = self._words
-        kind, size = _payload(message, "websocket.send")
+        words[at.SENDING] = self._sending
+        kind, size = payload(message, "websocket.send")
         if kind is None:
-            self._send_calls = words[SEND_CALLS] = self._send_calls - 1
             # Not when another send, begun before, returns while the answer is in flight.
             result = self._lifecycle.result if message is self._answer else None
             if result is not None and not words[at.ANSWERED_AT]:
@@ -380,52 +394,51 @@ class Conversation:
         slow = took >= FAST_NS and words is not _VOID
         if slow:
             self._route.words[_SEND_DURATION.bucket(took)] += 1
-        self._sent_bytes = words[SENT_BYTES] = self._sent_bytes + size
-        self._sent_ns = words[SENT_NS] = self._sent_ns + took
+        words[at.SENT_BYTES] += size
+        words[at.SENT_NS] += took
         words[at.SENT[kind + 2 * slow]] += 1
-        self._sent_text = words[SENT_TEXT]
         if self._spans is not None:
             self._spans.sent(_now(), took, kind, size, self._route)
             self._choose_way()
 
     def _send_failed(self, message: Message, error: BaseException, legal: bool, took: int) -> None:
-        self._send_calls = self._words[SEND_CALLS] = self._send_calls - 1
+        self._words[at.SENDING] = self._sending
         rules = self._lifecycle.send_failed(message, error, legal)
-        self._note_state()
+        self._note_state(_now())
         self._flag(rules, sending=True)
-        kind, size = _payload(message, "websocket.send")
+        kind, size = payload(message, "websocket.send")
         if self._spans is not None and kind is not None:
             failed = any(rule.severity is Severity.ERROR for rule in rules)
             self._spans.sent(_now(), took, kind, size, self._route, error, failed)
 
     # However it ends, and whatever goes wrong in noting it, the record is given back.
 
-    def _returned(self) -> None:
+    def end(self, error: BaseException | None = None) -> None:
+        """Note that the application has returned, raised or been cancelled."""
         try:
-            self._find_route()
-            self._flag(self._lifecycle.returned(self._pending))
+            self.awaitable = self._task = None
+            self._worker.live.pop(self._serial, None)
+            if not self._routed:
+                self._find_route()
+            if error is None:
+                rules = self._lifecycle.returned(self._receiving)
+                if rules:
+                    self._flag(rules)
+            elif isinstance(error, Exception):
+                self._raised(error)
+            else:
+                self._flag(self._lifecycle.cancelled(), strict=False)
         finally:
-            self._end("error")
+            self._end("error" if error is None or isinstance(error, Exception) else "aborted")
 
     def _raised(self, error: Exception) -> None:
-        try:
-            self._find_route()
-            rules = self._lifecycle.raised(error, self._pending)
-            self._flag(rules, strict=False)  # the application's own exception is the better one
-            if any(rule.id == "app.exception" for rule in rules):
-                self._route.words[_APP_ERRORS] += 1
-            if self._spans is not None:
-                gone = self._lifecycle.state.server in GONE
-                self._spans.raised(error, failed=bool(rules) or not gone)
-        finally:
-            self._end("error")
-
-    def _cancelled(self) -> None:
-        try:
-            self._find_route()
-            self._flag(self._lifecycle.cancelled(), strict=False)
-        finally:
-            self._end("aborted")
+        rules = self._lifecycle.raised(error, self._receiving)
+        self._flag(rules, strict=False)  # the application's own exception is the better one
+        if any(rule.id == "app.exception" for rule in rules):
+            self._route.words[_APP_ERRORS] += 1
+        if self._spans is not None:
+            gone = self._lifecycle.state.server in GONE
+            self._spans.raised(error, failed=bool(rules) or not gone)
 
     def _flag(self, rules: tuple[Rule, ...], strict: bool = True, sending: bool = False) -> None:
         for rule in rules:
@@ -439,16 +452,17 @@ class Conversation:
                 if rule.severity is Severity.ERROR:
                     raise ProtocolViolation(rule)
 
-    def _note_state(self) -> None:
+    def _note_state(self, now: int) -> None:
         state = self._lifecycle.state
-        self._choose_way()
         word = state.code + 1
-        if self._words[at.STATE] != word:
-            self._words[at.STATE] = word
-            self._words[at.STATE_AT] = moved_at = _now()
-            self._words[at.CLOSE_CODE] = self._lifecycle.close_code or 0
+        words = self._words
+        if words[at.STATE] != word:
+            self._choose_way()
+            words[at.STATE], words[at.STATE_AT] = word, now
+            if self._lifecycle.close_initiator is not None:
+                words[at.CLOSE_CODE] = self._lifecycle.close_code or 0
             if self._spans is not None and state.label == "closing":
-                self._spans.closing(moved_at)
+                self._spans.closing(now)
 
     def _choose_way(self) -> None:
         """Let plain messages take the quick way: in an open connection, once no span is due."""
@@ -459,18 +473,15 @@ class Conversation:
 
     def _find_route(self) -> None:
         """Go on with the counters and a record of the route, now that it can be known."""
-        if self._routed:
-            return
         self._routed = True
         route = self._worker.route(self._middleware.template(self._scope))
         if route is self._route:
             return
+        self.publish(_now())
         old = self._words
         self._begin_record(route)
-        new = self._words
-        self._send_calls = new[SEND_CALLS] = self._send_calls + at.sends_pending(old)
-        for word in (at.STATE_AT, RECEIVED_AT, at.VIOLATIONS, *_CARRIED):
-            new[word] = old[word]
+        self._words[at.STATE_AT] = old[at.STATE_AT]
+        self._words[at.OWN] = old[at.OWN]
         self._route.give_back(old)
         self._route = route
 
@@ -499,6 +510,9 @@ class Conversation:
         """Count the end; `result` is the handshake's if the application never answered."""
         record = self._words
         try:
+            if self._is_noted:
+                self._worker.noted.pop(self._serial, None)
+                self.publish(_now())
             self._count_end(record, result)
         finally:
             self._words, self._spans = _VOID, None
@@ -530,30 +544,3 @@ class Conversation:
         if initiator == "client" and (code in _SERVER_CODES or self._worker.draining):
             initiator = "server"
         return initiator, code_label(code)
-
-
-def _payload(message: Message, kind: str) -> tuple[int | None, int]:
-    """Return 0 for text or 1 for binary, and the payload's bytes; None for anything else."""
-    try:
-        # Not by subscription: a mapping may invent the key, and then it has changed.
-        if isinstance(message, Mapping) and message.get("type") == kind:
-            text, data = message.get("text"), message.get("bytes")
-            if isinstance(text, str) and data is None:
-                return 0, _utf8_size(text)
-            if text is None and isinstance(data, (bytes, bytearray, memoryview)):
-                return 1, _bytes_size(data)
-    except Exception:  # noqa: BLE001  # a foreign object may raise anything when it is read
-        pass
-    return None, 0
-
-
-def _bytes_size(data: bytes | bytearray | memoryview) -> int:
-    try:
-        return memoryview(data).nbytes
-    except ValueError:
-        return 0  # a view that was released: whoever reads it next will say so
-
-
-def _utf8_size(text: str) -> int:
-    # Only counted, so a lone surrogate, which the server will refuse, may pass here.
-    return len(text.encode("utf-8", "surrogatepass"))

@@ -45,10 +45,21 @@ class LifecycleMiddleware:
         try:
             if conversation is None:
                 return await self.app(scope, receive, send)
-            return await conversation.run(self.app)
+            conversation.guard(conversation.begin)
+            # Not in a coroutine of the conversation's: each one more is resumed with every event.
+            conversation.awaitable = self.app(scope, conversation.receive, conversation.send)
+            result = await conversation.awaitable
+        except BaseException as error:
+            if conversation is not None:
+                conversation.guard(conversation.end, error)
+            raise
         finally:
-            with suppress(ValueError):  # another context, as the garbage collector ended this
+            try:  # noqa: SIM105  # a context manager would cost as much as the reset
                 SERVED.reset(token)
+            except ValueError:
+                pass  # another context, as the garbage collector ended this
+        conversation.guard(conversation.end)
+        return result
 
     def _wrap(
         self, scope: Scope, receive: Receive, send: Send

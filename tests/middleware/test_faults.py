@@ -49,12 +49,12 @@ SCRIPTS = [
 # What must run for anything to pass at all: boundaries, and what stands inline where a message
 # passes, since a call would cost too much. Each is short, and gets nothing but a str or an int.
 PASSAGE = {
-    "Conversation._guard",
+    "Conversation.guard",
     "LifecycleMiddleware.__init__",
     "middleware._find_channels_router",
     "middleware._noting_shutdown",
     "conversation._now",
-    "conversation._utf8_size",
+    "conversation.utf8_size",
 }
 # Where a fault cannot be counted: in the counting, before there is a worker, and where what
 # raises is taken for a foreign object that may not be read.

@@ -59,13 +59,13 @@ def test_a_loop_that_was_stopped_meanwhile_was_not_stalled():
 
 def test_no_stay_is_detected_twice():
     worker = make_worker()
-    record = add_record(worker, state("accepted", "connected"), SEND_CALLS=1)
+    record = add_record(worker, state("accepted", "connected"), SENDING=1)
     scanner, words = Scanner(worker), worker.route("/chat").words
     counted = [len(scanner.scan(NOW + second * NS).events) for second in (9, 10, 11, 600)]
     assert counted == [0, 1, 0, 0]
-    record[at.SENT_TEXT] = 1  # it returned,
+    record[at.SENDING] = 0  # it returned,
     assert not scanner.scan(NOW + 601 * NS).events
-    record[at.SEND_CALLS], record[at.SENT_AT] = 2, NOW + 602 * NS  # and the next one hangs, too
+    record[at.SENDING], record[at.SENT_AT] = 1, NOW + 602 * NS  # and the next one hangs, too
     assert [len(scanner.scan(NOW + second * NS).events) for second in (611, 612, 613)] == [0, 1, 0]
     assert words[DETECTIONS["send_blocked",]] == 2
 

@@ -14,15 +14,15 @@ from ws_lifecycle_metrics.store.layout import NS
 from ws_lifecycle_metrics.watchdog.stuck import find, reason
 
 OPEN = state("accepted", "connected")
-SENDING = {"SEND_CALLS": 3, "SENT_TEXT": 1, "SLOW_BINARY": 1}
-RECEIVING = {"RECEIVE_CALLS": 1}
+SENDING = {"SENDING": 1, "SENT_TEXT": 1, "SLOW_BINARY": 1}
+RECEIVING = {"RECEIVING": 1}
 
 CASES = [
     ("no answer", state("unanswered", "connected"), {}, "handshake", 10),
     ("not even a connect", state("unanswered", "new"), {}, "handshake", 10),
     ("denial without end", state("denying", "connected"), {}, "handshake", 10),
     ("a send that does not return", OPEN, SENDING, "send_blocked", 10),
-    ("the accept does not return", OPEN, {"SEND_CALLS": 1}, "send_blocked", 10),
+    ("the accept does not return", OPEN, {"SENDING": 1}, "send_blocked", 10),
     ("own close does not return", state("closed", "connected"), SENDING, "send_blocked", 10),
     ("after the disconnect", state("accepted", "disconnected"), {}, "closing", 30),
     ("after a lost send", state("accepted", "lost"), {}, "closing", 30),
@@ -54,7 +54,7 @@ def test_every_reason_of_a_worker_has_a_case():
 
 def test_an_idle_connection_is_never_stuck():
     worker = make_worker()
-    record = add_record(worker, OPEN, SEND_CALLS=2, SENT_TEXT=2, RECEIVE_CALLS=1)
+    record = add_record(worker, OPEN, SENT_TEXT=2, RECEIVING=1)
     assert reason(record, NOW + 10**6 * NS, worker.segment.header) is None
 
 
@@ -69,15 +69,15 @@ def test_an_idle_connection_is_stuck_when_the_shutdown_began_long_ago():
 
 def test_a_later_send_does_not_hide_an_earlier_state():
     worker = make_worker()
-    record = add_record(worker, state("closed", "connected"), RECEIVE_CALLS=1)
+    record = add_record(worker, state("closed", "connected"), RECEIVING=1)
     record[at.SENT_AT] = NOW + 25 * NS
     assert reason(record, NOW + 30 * NS, worker.segment.header) == "receive_withheld"
 
 
 def test_among_idle_connections_the_one_that_sends_is_found():
     worker = make_worker()
-    made = [add_record(worker, OPEN, SEND_CALLS=n % 3, SENT_TEXT=n % 3) for n in range(50)]
-    made[30][at.SEND_CALLS] += 1
+    made = [add_record(worker, OPEN, SENT_TEXT=n % 3) for n in range(50)]
+    made[30][at.SENDING] = 1
     [(_, block)] = worker.record_blocks
     found = list(find(block, NOW + 10 * NS, worker.segment.header))
     assert [(record[at.SERIAL], why) for record, why in found] == [(31, "send_blocked")]
@@ -97,7 +97,7 @@ def test_scanning_by_columns_finds_what_looking_at_each_record_does(found, drain
     header[at.DRAINING_SINCE] = draining
     now = NOW + 100 * NS
     made = [
-        add_record(worker, word, now - age * NS, SEND_CALLS=calls, SENT_TEXT=sent, RECEIVE_CALLS=rx)
+        add_record(worker, word, now - age * NS, SENDING=calls, SENT_TEXT=sent, RECEIVING=rx)
         for word, age, calls, sent, rx in found
     ]
     expected = [(r[at.SERIAL], why) for r in made if (why := reason(r, now, header))]

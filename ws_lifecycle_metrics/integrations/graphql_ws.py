@@ -48,10 +48,7 @@ class Served:
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self._conversation: Conversation | None = None
-        try:
-            self.loop: AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:  # another library's loop
-            self.loop = None
+        self.loop: AbstractEventLoop | None = worker.loop
 
     def run(self, step: Callable[[], object]) -> None:
         """Run a step that writes to the worker's words: now, or soon where this is its thread.
@@ -277,8 +274,15 @@ class Subscriptions(Served):
 
 def serve(worker: Worker, scope: Any) -> Served:
     """Return what an operation is to find that runs while `worker` serves this scope."""
-    served = Subscriptions(worker) if _offers_graphql(scope) else Served(worker)
-    served.settle()
+    served: Served
+    if _offers_graphql(scope):
+        served = Subscriptions(worker)
+    else:
+        served = worker.served
+        if served is None or served.loop is not worker.loop:
+            served = worker.served = Served(worker)
+    if worker.posted:
+        served.settle()
     return served
 
 
@@ -287,6 +291,6 @@ def _offers_graphql(scope: Any) -> bool:
         return False
     offered = scope.get("subprotocols")
     # Any other iterable could be one that only the application may read.
-    return isinstance(offered, (list, tuple)) and any(
-        type(name) is str and name in SUBPROTOCOLS for name in offered
-    )
+    if not isinstance(offered, (list, tuple)) or not offered:
+        return False
+    return any(type(name) is str and name in SUBPROTOCOLS for name in offered)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard
+from typing import Any, Final, TypeAlias, TypeGuard
 
 from .rules import RULES, Findings
 from .table import Event
@@ -23,12 +23,18 @@ Reading: TypeAlias = tuple[Event | None, Findings, Any]
 _Reader: TypeAlias = Callable[[Any, Mapping[str, Any]], Reading]
 
 
-class Direction(NamedTuple):
+class Direction:
     """Who speaks: which types it may use, and what it is told of anything else."""
 
-    readers: Mapping[str, _Reader]
-    malformed: Findings
-    unknown: Findings
+    __slots__ = ("malformed", "readers", "unknown")
+
+    def __init__(
+        self, readers: Mapping[str, _Reader], malformed: Findings, unknown: Findings
+    ) -> None:
+        # Bare strings: a dict that has nothing else for keys is looked up faster.
+        self.readers = {str(kind): reader for kind, reader in readers.items()}
+        self.malformed = malformed
+        self.unknown = unknown
 
 
 def read(message: Any, scope: Mapping[str, Any], direction: Direction) -> Reading:

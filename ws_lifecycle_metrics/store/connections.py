@@ -77,14 +77,11 @@ def _connection(
     record: memoryview,
     stuck: dict[tuple[int, int], str],
 ) -> Connection:
-    received = sum(record[word] for word in at.RECEIVED)
-    sent = sum(record[word] for word in at.SENT)
     opened = record[at.OPENED_AT]
     subprotocol = worker.subprotocols.get(record[at.SUBPROTOCOL] - 1, "")
     told = snapshot.stacks.get(worker.uuid, Stacks()).connections.get(record[at.SERIAL], Stack())
     # A receive() may stay open for good while others send: sending is the narrower place.
-    waits = "send" if at.sends_pending(record) else ""
-    waits = waits or ("receive" if at.receives_pending(record) else "application")
+    waits = "receive" if record[at.RECEIVING] else "application"
     return Connection(
         worker=slot(worker),
         pid=worker.header[at.PID],
@@ -95,11 +92,11 @@ def _connection(
         age=snapshot.age(worker, opened),
         in_state=snapshot.age(worker, record[at.STATE_AT]),
         silent=snapshot.age(worker, max(opened, record[at.RECEIVED_AT], record[at.SENT_AT])),
-        waits_for=waits,
-        received_messages=max(0, received - record[at.BASE_RECEIVED]),
-        received_bytes=max(0, record[at.RECEIVED_BYTES] - record[at.BASE_RECEIVED_BYTES]),
-        sent_messages=max(0, sent - record[at.BASE_SENT]),
-        sent_bytes=max(0, record[at.SENT_BYTES] - record[at.BASE_SENT_BYTES]),
+        waits_for="send" if record[at.SENDING] else waits,
+        received_messages=at.counted(record, *at.RECEIVED),
+        received_bytes=at.counted(record, at.RECEIVED_BYTES),
+        sent_messages=at.counted(record, *at.SENT),
+        sent_bytes=at.counted(record, at.SENT_BYTES),
         violations=record[at.VIOLATIONS],
         stuck=stuck.get((worker.uuid, record[at.SERIAL]), ""),
         where=told.where,

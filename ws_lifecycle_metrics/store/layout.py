@@ -85,38 +85,39 @@ MAX_BYTES = 40 << 20
 
 # The record of a connection. Counts only ever grow, also when the record is used for the next
 # connection of the same route: a route's total is the sum over its records, and it never falls.
-# Calls are counted when they begin and, if no message came of them, taken back when they end:
-# those that have not returned are the calls less the messages, and one store tells of each.
 RECORD_WORDS = 32
 (
     STATE,  # 0: free; ORPHANED; else the code of the protocol's state + 1
     SERIAL,
     OPENED_AT,
-    ANSWERED_AT,  # when the handshake was counted, whatever its result
     STATE_AT,
+    # What one connection is all about; 0 when it begins.
+    ANSWERED_AT,  # when the handshake was counted, whatever its result
+    RECEIVING,  # receive() calls that have not returned
+    RECEIVED_AT,
+    SENDING,  # send() calls that have not returned
+    SENT_AT,  # start of the latest send()
     SUBPROTOCOL,  # number of its name's block + 1; 0: none
     VIOLATIONS,
     OPERATIONS,  # GraphQL subscriptions that run
-    RECEIVE_CALLS,
+    CLOSE_CODE,  # of the close that came first; 0: none, or one without a code
+    GRAPHQL,  # a GraphQLState
+    # Counts, and what stood there when this connection began.
     RECEIVED_TEXT,
     RECEIVED_BINARY,
     RECEIVED_BYTES,
-    RECEIVED_AT,
-    SEND_CALLS,
     SENT_TEXT,
     SENT_BINARY,
     SLOW_TEXT,  # sends that took longer than the histogram's first bound
     SLOW_BINARY,
     SENT_BYTES,
-    SENT_AT,  # start of the latest send()
     SENT_NS,
-    BASE_RECEIVED,  # what stood here when this connection began
-    BASE_RECEIVED_BYTES,
-    BASE_SENT,
-    BASE_SENT_BYTES,
-    CLOSE_CODE,  # of the close that came first; 0: none, or one without a code
-    GRAPHQL,  # a GraphQLState
-) = range(27)
+    BASE,
+) = range(24)
+
+OWN = slice(ANSWERED_AT, RECEIVED_TEXT)
+NOTHING = memoryview(bytes((OWN.stop - OWN.start) * WORD)).cast("Q")
+COUNTED, BASES = slice(RECEIVED_TEXT, BASE), slice(BASE, RECORD_WORDS)
 
 ORPHANED = 255
 """The state of a record whose connection has ended and whose operations go on."""
@@ -136,14 +137,10 @@ COUNTS = (*RECEIVED, RECEIVED_BYTES, *SENT, SENT_BYTES, SENT_NS)
 """The words of a record that only grow."""
 
 
-def receives_pending(record: memoryview) -> int:
-    """Return how many receive() calls have not returned."""
-    return max(0, record[RECEIVE_CALLS] - sum(record[word] for word in RECEIVED))
-
-
-def sends_pending(record: memoryview) -> int:
-    """Return how many send() calls have not returned."""
-    return max(0, record[SEND_CALLS] - sum(record[word] for word in SENT))
+def counted(record: memoryview, *words: int) -> int:
+    """Return by how much the counts in `words` have grown with the connection of a record."""
+    grown = (record[word] - record[word - RECEIVED_TEXT + BASE] for word in words)
+    return max(0, sum(grown))  # a reader may meet a record whose bases are being written
 
 
 # For each bucket of a histogram of a route or an operation: one traced observation. The check
@@ -227,6 +224,7 @@ def _fingerprint() -> int:
             HEADER_WORDS,
             LIMIT,
             RECORD_WORDS,
+            COUNTS,
             GRAPHQL,
             EXEMPLAR_WORDS,
             list(BlockKind),

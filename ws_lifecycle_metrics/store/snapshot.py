@@ -36,7 +36,7 @@ from .series import (
     orphans,
 )
 from .totals import Totals, add_segment, column, counted_here, merge, state_label
-from .workers import own, unshared
+from .workers import own, publish, unshared
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
@@ -214,6 +214,7 @@ class Source:
         Raises `OSError` only where this process is out of descriptors or memory.
         """
         began = time.perf_counter()
+        publish(self.config)
         archived = archive.Archive()
         ended, segments = unshared(self.config)
         degraded = bool(segments or ended)
@@ -240,6 +241,7 @@ class Source:
     def take_own(self) -> Snapshot:
         """Read the workers of this process alone, as where each process exports its own."""
         began = time.perf_counter()
+        publish(self.config)
         segments, shared = own(self.config)
         snapshot = self._snapshot(segments, archive.Archive(), not shared)
         snapshot.duration = time.perf_counter() - began

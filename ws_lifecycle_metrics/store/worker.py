@@ -58,6 +58,10 @@ class Worker:
         # The watchdog's: conversations that run by serial, blocks of records by route's number.
         self.watch: Any = None
         self.live: dict[int, Any] = {}
+        self.loop: Any = None  # asyncio's, where other threads may leave a step
+        self.served: Any = None  # what all scopes share that need nothing of their own
+        self.beats = False  # whether a heartbeat comes that publishes
+        self.noted: dict[int, Any] = {}  # conversations with counts that are not written yet
         self.record_blocks: list[tuple[int, Words]] = []
         self._records = 0
         self._routes: dict[str, Route] = {}
@@ -114,6 +118,11 @@ class Worker:
     def draining(self) -> bool:
         """Whether the server has begun to shut down."""
         return bool(self.segment.header[at.DRAINING_SINCE])
+
+    def publish(self, now: int) -> None:
+        """Write what conversations have counted since the latest beat; on its own thread."""
+        while self.noted:  # also after a fault in one of them
+            self.noted.popitem()[1].publish(now)
 
     def route(self, template: str | None) -> Route:
         """Return the route of a template; beyond the cap or with no room, of `other`."""
@@ -183,6 +192,7 @@ class Worker:
 
     def close(self) -> None:
         """Say that the worker ended, and put its counts into the archive."""
+        self.publish(time.monotonic_ns())
         # Its own descriptor: the segment's is closed, and with it the lock that says alive.
         path = self.segment.directory.path if self.segment.directory is not None else None
         self.segment.close()

@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import threading
+import time
 from contextlib import suppress
 
 from ..config import Config
@@ -49,6 +50,17 @@ def current(config: Config) -> Worker:
 def existing(config: Config) -> Worker | None:
     """Return the worker of this thread, or None where no scope has come yet."""
     return _here.by_place.get((config.directory, config.service))
+
+
+def publish(config: Config) -> None:
+    """Have this thread's worker write all that it has counted, for whoever reads next."""
+    worker = existing(config)
+    if worker is not None:
+        try:
+            worker.publish(time.monotonic_ns())
+        except Exception as error:  # noqa: BLE001  # what was written before can still be read
+            logger.debug("not all that was counted could be written: %r", error)
+            worker.count_internal_error()
 
 
 def local_workers(config: Config) -> list[Worker]:

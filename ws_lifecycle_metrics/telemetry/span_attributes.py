@@ -45,16 +45,13 @@ def describe(span: Span, method: str, route: str, subprotocol: str | None, statu
 
 def connection_attributes(record: memoryview, lifecycle: Lifecycle, route: str) -> dict[str, Any]:
     """Return what a record and the protocol say of a connection that has ended."""
-    received = sum(record[word] for word in at_word.RECEIVED) - record[at_word.BASE_RECEIVED]
-    sent = sum(record[word] for word in at_word.SENT) - record[at_word.BASE_SENT]
-    received_bytes = record[at_word.RECEIVED_BYTES] - record[at_word.BASE_RECEIVED_BYTES]
     attributes = {
         "http.route": route,
         "network.protocol.name": "websocket",
-        "websocket.received.messages": received,
-        "websocket.received.bytes": received_bytes,
-        "websocket.sent.messages": sent,
-        "websocket.sent.bytes": record[at_word.SENT_BYTES] - record[at_word.BASE_SENT_BYTES],
+        "websocket.received.messages": at_word.counted(record, *at_word.RECEIVED),
+        "websocket.received.bytes": at_word.counted(record, at_word.RECEIVED_BYTES),
+        "websocket.sent.messages": at_word.counted(record, *at_word.SENT),
+        "websocket.sent.bytes": at_word.counted(record, at_word.SENT_BYTES),
         "websocket.violations": record[at_word.VIOLATIONS],
     }
     if lifecycle.subprotocol is not None:

@@ -38,9 +38,10 @@ def attended(config: Config) -> Worker:
     watch = worker.watch
     if watch is None:
         watch = worker.watch = Watch(worker)
-    loop = running_loop()
-    if loop is not None and watch.heartbeat.loop is not loop:
-        watch.begin(loop)
+    if not watch.heartbeat.is_current():
+        loop = running_loop()
+        if loop is not None and watch.heartbeat.loop is not loop:
+            watch.begin(loop)
     return worker
 
 
@@ -72,11 +73,14 @@ class Watch:
 
     def begin(self, loop: object) -> None:
         """Watch this loop from now on."""
+        self.worker.loop = loop if hasattr(loop, "call_soon_threadsafe") else None
         self.heartbeat.start(loop)
         _Thread.watch(self)
 
     def _each(self, now: int) -> None:
         try:
+            if self.worker.noted:
+                self.worker.publish(now)
             if self._faults is not None:
                 self._faults.rearm()
             if now >= self._scan_at:
@@ -106,6 +110,7 @@ class Watch:
         loop, self.heartbeat.loop = self.heartbeat.loop, None
         if self._faults is not None:
             self._faults.close()
+        self.worker.beats = False
         conversations = list(self.worker.live.values())
         new = renew(self.worker)
         watch = new.watch = Watch(new)

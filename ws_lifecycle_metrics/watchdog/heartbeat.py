@@ -78,7 +78,16 @@ class Heartbeat:
 
     def rest(self) -> None:
         """Say that nobody knows whether the loop runs, as when it has been stopped."""
+        self._worker.beats = False
         self._worker.segment.header[at.HEARTBEAT_AT] = 0
+
+    def is_current(self) -> bool:
+        """Whether its loop runs: then no other does in the thread of the worker.
+
+        Asked for every scope. To ask asyncio costs a system call on some versions of Python.
+        """
+        is_running = getattr(self.loop, "is_running", None)
+        return is_running is not None and is_running()
 
     def stopped(self) -> bool:
         """Whether the loop no longer runs; asked from another thread."""
@@ -92,6 +101,7 @@ class Heartbeat:
             self._note_lag(max(0, now - self._due))
         header[at.HEARTBEAT_AT] = now
         header[at.BEATS] += 1
+        self._worker.beats = True
         self._due = now + round(INTERVAL * NS)
 
     def _note_lag(self, lag: int) -> None:

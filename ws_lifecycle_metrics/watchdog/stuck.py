@@ -69,12 +69,12 @@ def reason(record: memoryview, now: int, header: memoryview) -> str | None:
     if state in (0, at.ORPHANED):
         late = state and _late(now, record[at.STATE_AT], header[_ORPHAN])
         return "orphan_subscription" if late else None
-    if _late(now, record[at.SENT_AT], header[_SEND]) and at.sends_pending(record):
+    if record[at.SENDING] and _late(now, record[at.SENT_AT], header[_SEND]):
         return "send_blocked"
     in_state = record[at.STATE_AT]
     if state in _UNANSWERED:
         found = _late(now, record[at.OPENED_AT], header[_HANDSHAKE]) and "handshake"
-    elif state in _CLOSED and at.receives_pending(record):
+    elif state in _CLOSED and record[at.RECEIVING]:
         found = _late(now, in_state, header[_WITHHELD]) and "receive_withheld"
     else:
         ending = state in _GONE or state in _CLOSED
@@ -102,15 +102,11 @@ def _candidates(records: memoryview, header: memoryview) -> Iterator[int]:
     starts = range(0, len(records), at.RECORD_WORDS)
     if header[at.DRAINING_SINCE]:
         return compress(starts, states)
-    calls, *sent = (records[word :: at.RECORD_WORDS].tolist() for word in (at.SEND_CALLS, *at.SENT))
-    loud = not _QUIET.issuperset(states)
-    # Most blocks have no send under way at all, and one comparison tells.
-    sending = sum(calls) != sum(map(sum, sent))
-    if not sending and not loud:
+    sending = records[at.SENDING :: at.RECORD_WORDS].tolist()
+    if not any(sending) and _QUIET.issuperset(states):  # as most blocks are
         return iter(())
-    pending = (c != t + b + u + v for c, t, b, u, v in zip(calls, *sent, strict=True))
     return (
         start
-        for start, state, sends in zip(starts, states, pending, strict=True)
+        for start, state, sends in zip(starts, states, sending, strict=True)
         if state and (sends or state not in _QUIET)
     )

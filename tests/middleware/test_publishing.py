@@ -1,0 +1,207 @@
+"""Counts of messages reach the record with a beat, or at once where it matters or nothing beats."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.support import ACCEPT, CONNECT, DISCONNECT, receive_text, scope, send_text
+from ws_lifecycle_metrics import Config, LifecycleMiddleware
+from ws_lifecycle_metrics.store import layout as at
+from ws_lifecycle_metrics.store.workers import existing
+
+TIME_OUT = 10
+
+
+class Talk:
+    """An echo in this loop; the other end is a queue, and a send waits while `hold` is set."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.events: asyncio.Queue[Any] = asyncio.Queue()
+        self.sent: asyncio.Queue[Any] = asyncio.Queue()
+        self.free = asyncio.Event()
+        self.free.set()
+        self.handling: list[int] = []
+
+    async def app(self, _scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        while (event := await receive())["type"] != "websocket.disconnect":
+            self.handling.append(self.record()[at.RECEIVING])
+            await send(send_text(event["text"]))
+
+    async def send(self, event: Any) -> None:
+        self.sent.put_nowait(event)
+        await self.free.wait()
+
+    async def open(self) -> asyncio.Task[Any]:
+        app = LifecycleMiddleware(self.app, config=self.config)
+        task = asyncio.ensure_future(app(scope(), self.events.get, self.send))
+        self.events.put_nowait(CONNECT)
+        await self.sent.get()
+        return task
+
+    async def echo(self, text: str) -> None:
+        self.events.put_nowait(receive_text(text))
+        await self.sent.get()
+
+    def record(self) -> memoryview:
+        """The record as every other process sees it."""
+        worker = existing(self.config)
+        assert worker is not None
+        [(_, records)] = worker.record_blocks
+        return records[: at.RECORD_WORDS]
+
+    async def beat(self, of: int = 1) -> None:
+        worker = existing(self.config)
+        assert worker is not None
+        until = worker.segment.header[at.BEATS] + of
+        while worker.segment.header[at.BEATS] < until:  # noqa: ASYNC110  # a word in memory
+            await asyncio.sleep(0.01)
+
+
+def run(config: Config, play: Any) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(TIME_OUT):
+            talk = Talk(config)
+            task = await talk.open()
+            await play(talk)
+            talk.free.set()
+            talk.events.put_nowait(DISCONNECT)
+            await task
+
+    asyncio.run(bounded())
+
+
+def test_what_a_busy_connection_has_counted_is_written_with_the_next_beat(config: Config) -> None:
+    async def play(talk: Talk) -> None:
+        await talk.beat()
+        for _ in range(5):
+            await talk.echo("four")
+        await talk.beat()
+        record = talk.record()
+        assert (record[at.RECEIVED_TEXT], record[at.RECEIVED_BYTES]) == (5, 20)
+        assert (record[at.SENT_TEXT], record[at.SENT_BYTES]) == (5, 20)
+        assert record[at.SENT_NS] > 0
+        assert (record[at.RECEIVING], record[at.SENDING]) == (1, 0)
+        assert record[at.RECEIVED_AT] > record[at.OPENED_AT]
+
+    run(config, play)
+
+
+def test_a_beat_between_two_messages_counts_none_of_them_twice(config: Config) -> None:
+    async def play(talk: Talk) -> None:
+        for _ in range(3):
+            await talk.echo("x")
+            await talk.beat(of=2)
+        assert talk.record()[at.RECEIVED_TEXT] == talk.record()[at.SENT_TEXT] == 3
+
+    run(config, play)
+
+
+def test_the_first_message_after_a_beat_shows_at_once_who_has_it(config: Config) -> None:
+    """A loop that hangs in the handler of a message never beats again."""
+
+    async def play(talk: Talk) -> None:
+        await talk.beat(of=2)
+        assert talk.record()[at.RECEIVING] == 1
+        await talk.echo("x")
+        assert talk.handling == [0]
+
+    run(config, play)
+
+
+def test_a_send_that_does_not_return_is_seen_with_its_start(config: Config) -> None:
+    async def play(talk: Talk) -> None:
+        await talk.echo("x")
+        talk.free.clear()
+        await talk.echo("held")
+        await talk.beat(of=2)
+        record = talk.record()
+        assert record[at.SENDING] == 1
+        began = record[at.SENT_AT]
+        await talk.beat(of=2)
+        assert (record[at.SENDING], record[at.SENT_AT]) == (1, began)
+        talk.free.set()
+        await talk.beat(of=2)
+        assert (record[at.SENDING], record[at.SLOW_TEXT]) == (0, 1)
+
+    run(config, play)
+
+
+def test_a_send_on_its_own_that_does_not_return_is_seen(config: Config) -> None:
+    pushed = asyncio.Event()
+
+    class Pushing(Talk):
+        async def app(self, _scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send(ACCEPT)
+            await pushed.wait()
+            await send(send_text("held"))
+            await receive()
+
+    async def bounded() -> None:
+        async with asyncio.timeout(TIME_OUT):
+            talk = Pushing(config)
+            task = await talk.open()
+            await talk.beat(of=2)
+            talk.free.clear()
+            pushed.set()
+            await talk.sent.get()
+            await talk.beat(of=2)
+            assert talk.record()[at.SENDING] == 1
+            talk.free.set()
+            talk.events.put_nowait(DISCONNECT)
+            await task
+
+    asyncio.run(bounded())
+
+
+@pytest.mark.parametrize("ended", ["returned", "cancelled"])
+def test_nothing_is_left_out_at_the_end(config: Config, ended: str) -> None:
+    async def play() -> None:
+        async with asyncio.timeout(TIME_OUT):
+            talk = Talk(config)
+            task = await talk.open()
+            await talk.beat()
+            await talk.echo("four")
+            if ended == "returned":
+                talk.events.put_nowait(DISCONNECT)
+                await task
+            else:
+                task.cancel()
+                await asyncio.wait([task])
+            record = talk.record()
+            assert (record[at.STATE], record[at.RECEIVED_TEXT], record[at.SENT_TEXT]) == (0, 1, 1)
+            worker = existing(config)
+            assert worker is not None
+            assert not worker.noted
+
+    asyncio.run(play())
+
+
+def test_where_no_loop_beats_each_message_is_written_at_once(config: Config) -> None:
+    events = [CONNECT, receive_text("four"), receive_text("four")]
+    seen: list[tuple[int, int]] = []
+
+    async def receive() -> Any:
+        return events.pop(0)
+
+    async def send(_event: Any) -> None: ...
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        for _ in range(2):
+            await send(send_text((await receive())["text"]))
+            worker = existing(config)
+            assert worker is not None
+            [(_, records)] = worker.record_blocks
+            seen.append((records[at.RECEIVED_TEXT], records[at.SENT_BYTES]))
+
+    with pytest.raises(StopIteration):
+        LifecycleMiddleware(app, config=config)(scope(), receive, send).send(None)
+    assert seen == [(1, 4), (2, 8)]

@@ -1,0 +1,35 @@
+"""How much a message carries, whoever made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def payload(message: object, kind: str) -> tuple[int | None, int]:
+    """Return 0 for text or 1 for binary, and the payload's bytes; None for anything else."""
+    try:
+        if type(message) is dict and message.get("type") != kind:
+            return None, 0  # as most of what comes here
+        # Not by subscription: a mapping may invent the key, and then it has changed.
+        if isinstance(message, Mapping) and message.get("type") == kind:
+            text, data = message.get("text"), message.get("bytes")
+            if isinstance(text, str) and data is None:
+                return 0, utf8_size(text)
+            if text is None and isinstance(data, (bytes, bytearray, memoryview)):
+                return 1, _bytes_size(data)
+    except Exception:  # noqa: BLE001  # a foreign object may raise anything when it is read
+        pass
+    return None, 0
+
+
+def _bytes_size(data: bytes | bytearray | memoryview) -> int:
+    try:
+        return memoryview(data).nbytes
+    except ValueError:
+        return 0  # a view that was released: whoever reads it next will say so
+
+
+def utf8_size(text: str) -> int:
+    """Return how many bytes a text takes as UTF-8."""
+    # Only counted, so a lone surrogate, which the server will refuse, may pass here.
+    return len(text.encode("utf-8", "surrogatepass"))
