@@ -25,6 +25,7 @@ from tests.telemetry.harness import ACCEPT, CONNECT, DISCONNECT, Tracing, echo, 
 from ws_lifecycle_metrics import catalog
 from ws_lifecycle_metrics.catalog import METRICS, Kind, attribute
 from ws_lifecycle_metrics.store.snapshot import Source
+from ws_lifecycle_metrics.store.workers import existing
 from ws_lifecycle_metrics.telemetry import otel_metrics
 from ws_lifecycle_metrics.telemetry.otel_metrics import (
     LifecycleMetricExporter,
@@ -109,6 +110,8 @@ def tracing(tmp_path):
     made = Tracing(tmp_path)
     made.run(echo, CONNECT, text("ä"), text(), DISCONNECT)
     made.run(breaks, CONNECT, path="/breaks")
+    # Else the watchdog's thread sees that the loop was stopped, maybe between two readings.
+    existing(made.config).watch.heartbeat.loop = None
     return made
 
 
