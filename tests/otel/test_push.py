@@ -105,6 +105,9 @@ def test_the_end_is_bounded(tmp_path, monkeypatch, receiver, kind):
         started = time.monotonic()
         made.close(1.5)
         assert time.monotonic() - started < 5
+    made._exporter.shutdown()  # else the thread tries again for a minute, beside other tests
+    made._thread.join(20)
+    assert not made._thread.is_alive()
 
 
 def test_an_endless_answer_is_not_read(tmp_path, monkeypatch, receiver):

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from ws_lifecycle_metrics.store import workers
-
 
 @pytest.fixture(autouse=True)
 def deadline() -> Iterator[None]:
@@ -20,12 +18,3 @@ def deadline() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture(autouse=True)
-def fresh_process() -> Iterator[None]:
-    """Let no test meet another's workers in this process."""
-    yield
-    workers._close_all()
-    workers._here.by_place.clear()
-    workers._ended.clear()
