@@ -98,10 +98,11 @@ def metrics_page() -> str:
     parts = [
         NOTE.format(source="ws_lifecycle_metrics/catalog.py"),
         "# Metrics\n",
-        "All series of a route stand at 0 from the moment that the route is known, so an alert on "
-        "an increase sees the first event too. Counters never fall while the directory of segments "
-        "exists, whatever happens to workers; gauges are computed from the live connections at "
-        "each collection.\n",
+        "The series of a route stand at 0 from the moment that the route is known, so an alert on "
+        "an increase sees the first event too; what is rare appears with its "
+        "[first event](#series-that-wait). Counters never fall and never go away while the "
+        "directory of segments exists, whatever happens to workers; gauges are computed from the "
+        "live connections at each collection.\n",
     ]
     for title, metrics in groups.items():
         parts += [
@@ -109,6 +110,7 @@ def metrics_page() -> str:
             table(("metric", "kind", "labels", "meaning"), map(_row, metrics)),
         ]
     parts += ["## Buckets\n", table(("histogram", "upper bounds in seconds"), _buckets())]
+    parts += ["## Series that wait\n", _waiting()]
     parts += ["## Values of labels\n", _label_values()]
     return "\n".join(parts)
 
@@ -132,6 +134,46 @@ def _row(metric: Metric) -> tuple[str, ...]:
 def _buckets() -> list[tuple[str, str]]:
     found = [metric for metric in METRICS.values() if metric.buckets]
     return [(f"`{m.prometheus}`", ", ".join(f"{b:g}" for b in m.buckets)) for m in found]
+
+
+def _waiting() -> str:
+    """Say which series do not stand at 0 from the start."""
+    late = [m for m in METRICS.values() if m.zeros != m.series]
+    rows = [(f"`{m.prometheus}`", _sets(m, m.zeros)) for m in late]
+    typed = [m for m in METRICS.values() if "graphql_operation_name" in m.labels]
+    single = [m for m in typed if m.operation_type]
+    return (
+        "A series that is never counted costs Prometheus as much as one that is, on each host and "
+        "for each route. Of these metrics some stand at 0 from the start, and the others appear "
+        "with their first event:\n\n"
+        + table(("metric", "at 0 from the start"), rows)
+        + "\nAn operation of GraphQL has its series from its first run, of the types that it was "
+        f"seen with; {_codes(m.prometheus for m in single)} it has once it was a "
+        f"{single[0].operation_type}. Without GraphQL there are none.\n\n"
+        "`increase()` and `rate()` do not see the event with which a series appears. The alerts "
+        "and the panels that count violations do: they also take the value of each series that "
+        "has fewer samples in the time shown than the target itself, so that old totals which are "
+        "merely scraped for the first time are not taken for new ones. For an alert of your own:"
+        "\n\n```promql\n"
+        "last_over_time(websocket_server_closes_total[10m])\n"
+        "  and count_over_time(websocket_server_closes_total[10m])\n"
+        "    < on (job, instance) group_left () "
+        "count_over_time(asgi_exporter_time_seconds[10m])\n"
+        "or increase(websocket_server_closes_total[10m])\n```\n"
+    )
+
+
+def _sets(metric: Metric, series: Iterable[tuple[str, ...]]) -> str:
+    """Return label sets in words: the values of the last label for each of those before it."""
+    names = metric.labels[len(metric.labels) - len(metric.series[0]) :]
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for *first, last in series:
+        groups.setdefault(tuple(first), []).append(last)
+    return "; ".join(
+        " ".join((*(f"{n} `{v}`," for n, v in zip(names, first, strict=False)), names[-1]))
+        + f" {_codes(values)}"
+        for first, values in groups.items()
+    )
 
 
 def _label_values() -> str:

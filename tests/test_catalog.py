@@ -56,6 +56,23 @@ def test_its_series_fit_its_labels(metric):
 
 
 @each_metric
+def test_what_stands_at_0_is_among_its_series(metric):
+    assert set(metric.zeros) <= set(metric.series)
+    assert len(set(metric.zeros)) == len(metric.zeros)
+    if metric not in (catalog.CLOSES, catalog.PROTOCOL_VIOLATIONS, catalog.STUCK_DETECTIONS):
+        assert metric.zeros == metric.series
+
+
+@each_metric
+def test_a_metric_of_one_type_of_operation_belongs_to_operations(metric):
+    assert metric.operation_type in ("", *catalog.OPERATION_TYPES)
+    of_operations = metric.labels[:1] == ("graphql_operation_name",)
+    assert bool(metric.operation_type) == (
+        of_operations and "graphql_operation_type" not in metric.labels
+    )
+
+
+@each_metric
 def test_its_help_is_a_sentence(metric):
     assert re.fullmatch(r"[A-Z0-9].*\.", metric.help)
     assert "\n" not in metric.help
@@ -98,7 +115,7 @@ def test_a_bucket_counts_what_is_at_most_its_bound():
     for ns in (0, 5_000_000, 5_000_001, 10**10, 10**10 + 1):
         histogram.observe(words, ns)
     counts = words[histogram.at : histogram.sum_at].tolist()
-    assert counts == [2, 1, 0, 0, 0, 0, 0, 0, 1, 1]
+    assert counts == [2, 1, 0, 0, 0, 0, 1, 1]
     assert words[histogram.sum_at] == 0 + 5_000_000 + 5_000_001 + 2 * 10**10 + 1
 
 
@@ -117,6 +134,12 @@ def test_every_rule_has_its_series():
     assert catalog.PROTOCOL_VIOLATIONS.series == tuple(
         (str(rule.party), rule.id) for rule in RULES.values()
     )
+
+
+def test_what_a_server_must_never_do_stands_at_0():
+    assert {rule for _, rule in catalog.PROTOCOL_VIOLATIONS.zeros} == {
+        rule.id for rule in RULES.values() if (rule.party, rule.severity) == ("server", "error")
+    }
 
 
 @pytest.mark.parametrize(

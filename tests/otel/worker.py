@@ -14,6 +14,7 @@ from typing import Any
 
 from opentelemetry.sdk.trace import TracerProvider
 
+from benchmarks.host import MIXED, operate
 from tests.telemetry.harness import ACCEPT, CONNECT, DISCONNECT, echo, say, text, websocket
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
 
@@ -44,6 +45,7 @@ async def waits(scope: Any, receive: Any, send: Any) -> None:
     await receive()
     await send({"type": "websocket.accept", "subprotocol": "graphql-transport-ws"})
     await receive()
+    await operate(MIXED)
     await asyncio.Event().wait()
 
 

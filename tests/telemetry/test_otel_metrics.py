@@ -21,6 +21,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.resources import Resource
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.host import MIXED, operate
 from tests.telemetry.harness import ACCEPT, CONNECT, DISCONNECT, Tracing, echo, say, text
 from ws_lifecycle_metrics import catalog
 from ws_lifecycle_metrics.catalog import METRICS, Kind, attribute
@@ -105,11 +106,19 @@ async def breaks(scope: Any, receive: Any, send: Any) -> None:
     await send(say("too late"))
 
 
+async def operates(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send(ACCEPT)
+    await operate(MIXED)
+    await receive()
+
+
 @pytest.fixture
 def tracing(tmp_path):
     made = Tracing(tmp_path)
     made.run(echo, CONNECT, text("ä"), text(), DISCONNECT)
     made.run(breaks, CONNECT, path="/breaks")
+    made.run(operates, CONNECT, DISCONNECT, path="/graphql")
     # Else the watchdog's thread sees that the loop was stopped, maybe between two readings.
     existing(made.config).watch.heartbeat.loop = None
     return made

@@ -284,7 +284,7 @@ def test_known_series_stand_at_0_before_any_traffic(config):
         routes = [("other",), ("/chat",), ("/idle",)] if "http_route" in metric.labels else [()]
         routes = [("0",)] if "worker" in metric.labels else routes
         if metric.kind is Kind.COUNTER and metric.block in (None, "worker", "route"):
-            wanted = {(*route, *labels): 0 for route in routes for labels in metric.series}
+            wanted = {(*route, *labels): 0 for route in routes for labels in metric.zeros}
             assert families[metric] == wanted
         if metric.kind is Kind.HISTOGRAM and metric.block == "route":
             assert {sum(found.counts) for found in families[metric].values()} == {0}

@@ -31,20 +31,24 @@ class Series:
     def __init__(self, workers: Iterable[Contents], totals: Totals) -> None:
         self.workers = list(workers)
         self.routes = {name for w in self.workers for name, _ in w.routes.values()} | {OTHER}
-        self.operations = {n for w in self.workers for n, _ in w.operations.values()} | {OTHER}
-        # A name has the types that it was seen with: hardly any has more than one.
-        self.requests = {(OTHER, kind) for kind in catalog.OPERATION_TYPES}
+        self.slots = {str(worker.header[at.SLOT]) for worker in self.workers}
+        # A name has the types that it was seen with, and hardly any has more than one.
+        self.requests: set[Labels] = set()
         for name, labels in totals:
-            own = METRICS[name].labels[:1]
-            if own == ("http_route",):
-                self.routes.add(labels[0])
-            elif own == ("graphql_operation_name",):
-                self.operations.add(labels[0])
             if name == catalog.GRAPHQL_REQUESTS.name:
-                self.requests.add((labels[0], labels[1]))
+                self.requests.add(labels)
+                continue
+            match METRICS[name].labels[:1]:
+                case ("http_route",):
+                    self.routes.add(labels[0])
+                case ("worker",):
+                    self.slots.add(labels[0])
 
     def known(self, metric: Metric) -> list[Labels]:
-        """Return the series of a metric that stand at 0 from the start."""
+        """Return the series of a counted metric that stand at 0 before they have counted.
+
+        None of them goes away while the archive is there: what made it known is in the totals.
+        """
         if "graphql_operation_type" in metric.labels:
             return sorted(self.requests)
         owners: list[Labels] = [()]
@@ -52,10 +56,10 @@ class Series:
             case ("http_route",):
                 owners = [(route,) for route in sorted(self.routes)]
             case ("graphql_operation_name",):
-                owners = [(operation,) for operation in sorted(self.operations)]
-            case _ if "worker" in metric.labels:
-                owners = [(str(worker.header[at.SLOT]),) for worker in self.workers]
-        return [(*owner, *labels) for owner in owners for labels in metric.series]
+                owners = sorted((n,) for n, kind in self.requests if kind == metric.operation_type)
+            case ("worker",):
+                owners = [(slot,) for slot in sorted(self.slots)]
+        return [(*owner, *labels) for owner in owners for labels in metric.zeros]
 
     def active_operations(self) -> dict[Labels, float]:
         """Return how many operations run by name and type: those that began less the ended.

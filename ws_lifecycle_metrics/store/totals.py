@@ -99,7 +99,13 @@ def _add_records(totals: Totals, route: str, records: memoryview) -> None:
 
 
 def _add_lost(totals: Totals, contents: Contents) -> None:
-    """Count what a dead worker left open: connections as lost, handshakes as aborted."""
+    """Count what a dead worker left open: connections as lost, handshakes as aborted.
+
+    That it is counted where there is none, too, keeps the series of its routes and of its slot
+    known: they stood at 0, and must not go away.
+    """
+    slot = str(contents.header[at.SLOT])
+    add(totals, catalog.LOOP_STALLS, (slot, catalog.STALL_SEVERITIES[0]), [0])
     for route, values in contents.routes.values():
         # Not counted from the records: a worker that is killed between two stores leaves
         # counters and records at odds, and a connection must be either closed or lost.
