@@ -7,10 +7,13 @@ from typing import Any
 from ws_lifecycle_metrics import catalog as metrics
 from ws_lifecycle_metrics.catalog import Kind, Metric
 
+from .config import CONFIG
+
 __all__ = [
     "INSTANCE",
     "ROUTE",
     "Metric",
+    "grown",
     "increase",
     "metrics",
     "quantile",
@@ -39,6 +42,20 @@ def rate(metric: Metric, matchers: str = "", window: str = _RANGE, *, suffix: st
 def increase(metric: Metric, matchers: str = "", window: str = _RANGE, *, suffix: str = "") -> str:
     """Return the increase of a counter, or of a part of a histogram."""
     return _over("increase", metric, matchers, window, suffix)
+
+
+def grown(metric: Metric, matchers: str = "", window: str = _RANGE, *, target: str = "") -> str:
+    """Return the increase of a counter whose series may appear with their first event.
+
+    increase() sees nothing of what a series is born with. A series with fewer samples in the
+    window than its target (`target` are matchers) was born in it, and so all of its value is new;
+    one that is as old as what is known of the target says nothing about when it counted.
+    """
+    series = select(metric, matchers) + f"[{window}]"
+    clock = select(metrics.EXPORTER_TIME, target) + f"[{window}]"
+    on = f"on ({CONFIG.instance()}) group_left ()"
+    younger = f"count_over_time({series}) < {on} count_over_time({clock})"
+    return f"(last_over_time({series}) and {younger}) or {increase(metric, matchers, window)}"
 
 
 def _over(function: str, metric: Metric, matchers: str, window: str, suffix: str) -> str:

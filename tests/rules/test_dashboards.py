@@ -181,10 +181,30 @@ def test_labels_in_matchers_exist(expression):
 def test_totals_stand_under_a_rate(expression):
     if any(title in expression.where for title in BOOKS):
         return
+    for name, functions in _functions(expression).items():
+        if not functions & {"last_over_time", "count_over_time"}:
+            assert functions <= {"rate", "increase"}, name
+        else:  # what a series is born with, which increase() does not see
+            assert functions == {"last_over_time", "count_over_time", "increase"}, name
+
+
+def _functions(expression: Expression) -> dict[str, set[str]]:
+    """The innermost functions around each counter and histogram."""
+    found: dict[str, set[str]] = {}
     for selector in expression.selectors():
         metric = known_metrics().get(selector.name)
         if metric is not None and metric.kind is not Kind.GAUGE:
-            assert selector.functions[-1:] in (("rate",), ("increase",)), selector.name
+            found.setdefault(selector.name, set()).update(selector.functions[-1:] or ("none",))
+    return found
+
+
+def test_violations_that_are_born_with_their_series_are_counted():
+    """Most rules have no series before they are broken."""
+    name = "websocket_server_protocol_violations_total"
+    reading = [e for e in expressions() if name in _functions(e)]
+    assert len(reading) == 7
+    for expression in reading:
+        assert "last_over_time" in _functions(expression)[name], expression.where
 
 
 def test_what_the_catalogue_lacks_is_noticed():

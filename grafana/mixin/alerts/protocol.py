@@ -6,7 +6,7 @@ from ws_lifecycle_metrics.protocol.rules import RULES, Party, Severity
 
 from ..alert import Alert, Condition, Runbook
 from ..config import CONFIG
-from ..promql import increase, metrics, sum_by
+from ..promql import grown, metrics, sum_by
 
 _RULES = "ws-lifecycle-metrics rules"
 _COUNTS = "curl -s http://127.0.0.1:10464/metrics | grep violations_total | grep -v ' 0.0$'"
@@ -21,7 +21,7 @@ def _condition(party: Party, severity: str) -> Condition:
         if rule.party is party and rule.severity is not Severity.ERROR
     )
     matchers = f'party="{party}", rule!~"{"|".join(lesser)}"'
-    found = increase(metrics.PROTOCOL_VIOLATIONS, matchers, "10m")
+    found = grown(metrics.PROTOCOL_VIOLATIONS, matchers, "10m")
     return Condition(
         expr=sum_by(CONFIG.job("http_route", "rule"), found) + " > 0.5", severity=severity
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..base import BLUE, GREEN, NEUTRAL, ORANGE, PURPLE, RED, WARN_ABOVE_ZERO, YELLOW, Query
 from ..board import Board, Row
 from ..panels import heat, lines, stat
-from ..promql import INSTANCE, ROUTE, increase, metrics, quantile, rate, select, sum_by
+from ..promql import INSTANCE, ROUTE, grown, metrics, quantile, rate, select, sum_by
 from ..rules import expected_workers
 from ..tables import table
 from .trust import books, itself
@@ -28,7 +28,7 @@ def _oldest(state: str) -> str:
 def _wrong() -> Row:
     stuck = sum_by("", select(metrics.STUCK_CONNECTIONS, ROUTE))
     workers = sum_by("", select(metrics.WORKER_STUCK, INSTANCE))
-    violations = sum_by("", increase(metrics.PROTOCOL_VIOLATIONS, ROUTE, _SPAN))
+    violations = sum_by("", grown(metrics.PROTOCOL_VIOLATIONS, ROUTE, _SPAN, target=INSTANCE))
     return Row(
         "Is anything wrong?",
         (

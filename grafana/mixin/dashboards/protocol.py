@@ -7,7 +7,7 @@ from ws_lifecycle_metrics.protocol.rules import RULES, Party, Severity
 from ..base import BLUE, ORANGE, RED, WARN_ABOVE_ZERO, Query
 from ..board import Board, Row
 from ..panels import lines, stat
-from ..promql import ROUTE, increase, metrics, rate, sum_by
+from ..promql import INSTANCE, ROUTE, grown, increase, metrics, rate, sum_by
 from ..tables import table, text
 
 _SPAN = "$__range"
@@ -19,7 +19,7 @@ def _party(party: Party) -> str:
 
 def _who() -> Row:
     server, app = (
-        sum_by("", increase(metrics.PROTOCOL_VIOLATIONS, _party(party), _SPAN))
+        sum_by("", grown(metrics.PROTOCOL_VIOLATIONS, _party(party), _SPAN, target=INSTANCE))
         for party in (Party.SERVER, Party.APP)
     )
     errors = sum_by("", increase(metrics.APP_ERRORS, ROUTE, _SPAN))
@@ -72,8 +72,9 @@ def _who() -> Row:
 
 
 def _which() -> Row:
-    by_rule = increase(metrics.PROTOCOL_VIOLATIONS, ROUTE, _SPAN)
-    worst = sum_by("party, rule, http_route", by_rule)
+    in_all = grown(metrics.PROTOCOL_VIOLATIONS, ROUTE, _SPAN, target=INSTANCE)
+    worst = sum_by("party, rule, http_route", in_all)
+    now = grown(metrics.PROTOCOL_VIOLATIONS, ROUTE, target=INSTANCE)
     return Row(
         "Which rules, and where?",
         (
@@ -88,11 +89,9 @@ def _which() -> Row:
             ),
             lines(
                 "Violations over time",
-                "Only rules that were broken.",
-                Query(
-                    sum_by("rule", rate(metrics.PROTOCOL_VIOLATIONS, ROUTE)) + " > 0", "{{rule}}"
-                ),
-                unit="ops",
+                "How often in each interval, only rules that were broken.",
+                Query(sum_by("rule", now) + " > 0", "{{rule}}"),
+                unit="none",
                 size=(12, 9),
                 alert="ServerProtocolViolation",
             ),
