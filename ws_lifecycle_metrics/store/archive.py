@@ -234,13 +234,7 @@ def _write(directory: Directory, archive: Archive) -> None:
     text = json.dumps(data, separators=(",", ":")).encode()
     if len(text) > MAX_BYTES:  # no reader would take it
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    draft = f".{NAME}"
-    with suppress(FileNotFoundError):
-        os.unlink(draft, dir_fd=directory.fd)
-    fd = directory.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    with os.fdopen(fd, "wb") as file:
-        file.write(text)
-    directory.rename(draft, NAME)
+    directory.replace(NAME, text)
 
 
 def _remove(directory: Directory, segments: list[Contents]) -> None:

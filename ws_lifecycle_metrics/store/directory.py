@@ -104,6 +104,19 @@ class Directory:
         """Rename a file of the directory."""
         os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
+    def replace(self, name: str, content: bytes) -> None:
+        """Write a file anew: readers find the old content or the new one, never a part of it.
+
+        Raises `OSError` where there is no room for both; the old one stays.
+        """
+        draft = f".{name}"
+        with suppress(FileNotFoundError):  # left by one that was killed
+            os.unlink(draft, dir_fd=self.fd)
+        fd = self.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+        self.rename(draft, name)
+
     def segments(self) -> list[str]:
         """Return the names of all segment files, dead ones included."""
         return [name for name in self._names() if not name.startswith(".")]

@@ -53,14 +53,7 @@ def write(directory: Directory, segment: str, stacks: Stacks) -> None:
     while len(text) > MOST_BYTES:
         items = items[: len(items) // 2]
         text = _encode(stacks, items)
-    name = side_name(segment, STACKS)
-    draft = f".{name}"
-    with suppress(FileNotFoundError):
-        os.unlink(draft, dir_fd=directory.fd)
-    fd = directory.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    with os.fdopen(fd, "wb") as file:
-        file.write(text)
-    os.rename(draft, name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
+    directory.replace(side_name(segment, STACKS), text)
 
 
 def _encode(stacks: Stacks, items: list[tuple[int, Stack]]) -> bytes:
