@@ -2,9 +2,9 @@
 
     python benchmarks/fleet.py [--hosts 1000] [--minutes 5] [--write]
 
-The series are those of the catalogue at 3 routes, 10 operations and 8 workers: like the sidecar,
-each owner has all of its series from the start. promtool turns the samples of all hosts into
-blocks, and a real Prometheus answers the queries of the overview over them.
+Every host answers what the one of benchmarks/host.py does: 8 workers, 3 routes, 10 operations.
+promtool turns the samples of all hosts into blocks, and a real Prometheus answers the queries of
+the overview over them.
 Needs Debian's prometheus. `--write` puts the figures into docs/fleet.md.
 """
 
@@ -17,99 +17,61 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 from urllib.request import ProxyHandler, build_opener
 
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from ws_lifecycle_metrics.catalog import METRICS, Block, Kind, Metric  # noqa: E402  # a script is not on it
+from benchmarks.host import (  # noqa: E402  # a script is not on the path
+    BAR,
+    MIXED,
+    ROUTES,
+    SUBSCRIPTIONS,
+    WORKERS,
+    scrape,
+    series,
+)
 
-ROUTES = ("/graphql", "/chat/{room}", "other")
-OPERATIONS = (*(f"Operation{number}" for number in range(9)), "other")
-WORKERS = tuple(map(str, range(8)))
-SUBPROTOCOLS = ("graphql-transport-ws",)
-BAR = 800
 PORT = 29592
 STEP = 15
 END = 1_767_268_800
 _open = build_opener(ProxyHandler({})).open
 
 
-def series_of(metric: Metric) -> Iterator[dict[str, str]]:
-    """Yield the label sets of a metric on one host of the size above."""
-    owners = {"http_route": ROUTES, "worker": WORKERS, "graphql_operation_name": OPERATIONS}
-    owner = next((name for name in metric.labels if name in owners), None)
-    for value in owners[owner] if owner else ("",):
-        for rest in _rest(metric, owner):
-            yield ({owner: value} if owner else {}) | rest
-
-
-def _rest(metric: Metric, owner: str | None) -> Iterator[dict[str, str]]:
-    names = [name for name in metric.labels if name != owner]
-    for values in metric.series:
-        # Of the package's version nothing is known in advance.
-        pairs = dict(zip(names, values or ("0.1.0",) * len(names), strict=True))
-        yield pairs
-        if "subprotocol" in pairs:
-            yield from (pairs | {"subprotocol": other} for other in SUBPROTOCOLS)
-
-
-def lines_of(metric: Metric, labels: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the samples of one series, a histogram's buckets included."""
-    if metric.kind is not Kind.HISTOGRAM:
-        yield metric.prometheus, labels
-        return
-    for bound in (*metric.buckets, "+Inf"):
-        yield metric.prometheus + "_bucket", {**labels, "le": str(bound)}
-    yield metric.prometheus + "_sum", labels
-    yield metric.prometheus + "_count", labels
-
-
-def everything() -> list[tuple[Metric, str, dict[str, str]]]:
-    """Every sample of one host."""
-    return [
-        (metric, name, found)
-        for metric in METRICS.values()
-        for labels in series_of(metric)
-        for name, found in lines_of(metric, labels)
-    ]
+def answer(operations: Mapping[str, int]) -> str:
+    """One host's answer to a scrape."""
+    with tempfile.TemporaryDirectory(prefix="host-") as name:
+        return scrape(Path(name), operations)
 
 
 def labelled(name: str, labels: dict[str, str]) -> str:
     return name + "{" + ",".join(f'{k}="{v}"' for k, v in labels.items()) + "}"
 
 
-def scrape_text() -> str:
-    """One host's answer to a scrape."""
-    return "".join(f"{labelled(name, labels)} 12345\n" for _, name, labels in everything())
-
-
-def needed() -> set[str]:
-    """Names that the overview reads: only these are written for all hosts."""
+def needed(families: list[Metric]) -> list[Metric]:
+    """What the overview reads: only this is written for all hosts."""
     text = (ROOT / "grafana/dashboards/websocket-overview.json").read_text()
-    return {name for _, name, _ in everything() if name in text}
+    return [family for family in families if family.name in text]
 
 
-def hour(hosts: int, minutes: int) -> Iterator[str]:
+def samples(families: list[Metric], hosts: int, minutes: int) -> Iterator[str]:
     """Yield all hosts' samples as OpenMetrics text."""
-    wanted, by_name = needed(), {}
-    for metric, name, labels in everything():
-        if name in wanted:
-            by_name.setdefault((metric.prometheus, metric.kind), []).append((name, labels))
     times = range(END - 60 * minutes, END + 1, STEP)
-    for (family, kind), samples in by_name.items():
-        yield f"# TYPE {family.removesuffix('_total')} {kind}\n"
+    for family in needed(families):
+        yield f"# TYPE {family.name} {family.type}\n"
         for host in range(hosts):
             where = {"job": "fleet", "instance": f"host-{host:04}:10464"}
-            for name, labels in samples:
-                series = labelled(name, where | labels)
+            for sample in family.samples:
+                one = labelled(sample.name, where | sample.labels)
                 yield "".join(
-                    f"{series} {(t - times[0]) // STEP if kind != 'gauge' else 1} {t}\n"
+                    f"{one} {(t - times[0]) // STEP if family.type != 'gauge' else 1} {t}\n"
                     for t in times
                 )
     yield "# EOF\n"
@@ -167,13 +129,13 @@ def ask(base: str, instant: bool, expr: str, minutes: int) -> float:
     return time.perf_counter() - began
 
 
-def measure(hosts: int, minutes: int) -> dict[str, float]:
+def measure(families: list[Metric], hosts: int, minutes: int) -> dict[str, float]:
     """Return the times of the overview's queries by title, the slowest of a panel."""
     with tempfile.TemporaryDirectory(prefix="fleet-") as name:
         folder = Path(name)
         text = folder / "fleet.om"
         with text.open("w", encoding="utf-8") as out:
-            out.writelines(hour(hosts, minutes))
+            out.writelines(samples(families, hosts, minutes))
         command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", text, folder / "tsdb"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=1800)
         text.unlink()
@@ -185,16 +147,14 @@ def measure(hosts: int, minutes: int) -> dict[str, float]:
     return times
 
 
-def report(hosts: int, minutes: int, times: dict[str, float]) -> str:
+def report(text: str, hosts: int, minutes: int, times: dict[str, float]) -> str:
     """Return the page."""
-    text = scrape_text()
-    counts = Counter(metric.prometheus for metric, _, _ in everything())
-    total = sum(counts.values())
+    found = series(text)
+    total = sum(found.values())
+    most, least = (sum(series(answer(kinds)).values()) for kinds in (SUBSCRIPTIONS, {}))
     size, packed = len(text.encode()), len(gzip.compress(text.encode()))
-    blocks = Counter()
-    for metric, _, _ in everything():
-        blocks[_owner(metric)] += 1
-    largest = "".join(f"| `{name}` | {count} |\n" for name, count in counts.most_common(10))
+    kinds = ", ".join(f"{number} {kind}" for kind, number in MIXED.items())
+    largest = "".join(f"| `{name}` | {count} |\n" for name, count in found.most_common(10))
     slowest = "".join(
         f"| {title} | {took * 1000:.0f} ms |\n"
         for title, took in sorted(times.items(), key=lambda found: -found[1])[:8]
@@ -202,18 +162,21 @@ def report(hosts: int, minutes: int, times: dict[str, float]) -> str:
     return f"""\
 # What a fleet costs Prometheus
 
-Written by `benchmarks/fleet.py --write`: {len(ROUTES)} routes, {len(OPERATIONS)} operations,
-{len(WORKERS)} workers a host, {hosts:,} hosts.
+Written by `benchmarks/fleet.py --write`: a host serves connections on {len(ROUTES)} routes, beside
+which `other` is always there, with {WORKERS} workers, and has run {sum(MIXED.values())} GraphQL
+operations ({kinds}). Its series are counted from what its sidecar answers.
 
 | | a host | {hosts:,} hosts |
 | --- | --- | --- |
 | series | {total} | {total * hosts:,} |
+| series, were all operations subscriptions | {most} | {most * hosts:,} |
+| series without GraphQL | {least} | {least * hosts:,} |
 | a scrape | {size / 1000:.0f} kB, gzip {packed / 1000:.1f} kB | {size * hosts / 1e6:.0f} MB |
 | samples a second at a scrape each 15 s | {total / 15:.0f} | {total * hosts / 15:,.0f} |
 
-The bar is {BAR} series a host: {"met" if total <= BAR else f"exceeded by {total - BAR}"}.
-Of them belong to workers {blocks["worker"]}, to routes {blocks["route"]}, to operations
-{blocks["operation"]}, to the host {blocks["host"]}. The largest:
+The bar is {BAR} series a host: {"met" if total <= BAR else f"exceeded by {total - BAR}"}. Close
+codes and violations that a host has seen come on top, one series each on their route; which ones
+wait for their first event is in [metrics.md](metrics.md#series-that-wait). The largest:
 
 | metric | series a host |
 | --- | --- |
@@ -227,20 +190,8 @@ that did other work, too; each asked once, with cold caches. All panels together
 | panel | time |
 | --- | --- |
 {slowest}
-A fleet of this size chooses some instances, or records the sums of closes and violations by rules
-of its own: these two have most series.
+A fleet of this size chooses some instances, or records sums by rules of its own.
 """
-
-
-def _owner(metric: Metric) -> str:
-    for label, owner in (
-        ("worker", Block.WORKER),
-        ("http_route", Block.ROUTE),
-        ("graphql_operation_name", Block.OPERATION),
-    ):
-        if label in metric.labels:
-            return str(owner)
-    return "host"
 
 
 def main() -> None:
@@ -249,11 +200,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, default=5)
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
-    times = measure(given.hosts, given.minutes) if given.hosts else {}
-    text = report(given.hosts, given.minutes, times)
-    print(text)
+    text = answer(MIXED)
+    families = list(text_string_to_metric_families(text))
+    times = measure(families, given.hosts, given.minutes) if given.hosts else {}
+    page = report(text, given.hosts, given.minutes, times)
+    print(page)
     if given.write:
-        (ROOT / "docs/fleet.md").write_text(text, encoding="utf-8")
+        (ROOT / "docs/fleet.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

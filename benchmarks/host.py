@@ -167,5 +167,7 @@ def scrape(folder: Path, operations: Mapping[str, int]) -> str:
 def series(text: str) -> Counter[str]:
     """Count the series of a scrape by metric."""
     return Counter(
-        {family.name: len(family.samples) for family in text_string_to_metric_families(text)}
+        family.name + "_total" * (family.type == "counter")
+        for family in text_string_to_metric_families(text)
+        for _ in family.samples
     )
