@@ -135,6 +135,13 @@ async def test_an_empty_service_is_one_line(tmp_path: Path) -> None:
     assert json.loads(as_json.stdout)["connections"] == []
 
 
+@asynchronous
+async def test_a_service_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    result = await list_connections(tmp_path / "not" / "yet")
+    assert (result.exit_code, result.stdout) == (0, "test: no open connections, 0 workers\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_directory_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     (tmp_path / "test").chmod(0o777)

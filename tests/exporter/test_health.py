@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import stat
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,8 +17,9 @@ from ws_lifecycle_metrics.exporter.notify import notify
 from ws_lifecycle_metrics.exporter.pages import _filtered
 from ws_lifecycle_metrics.exporter.spy import Spy
 from ws_lifecycle_metrics.exporter.watch import Watch
-from ws_lifecycle_metrics.store.connections import Connection
+from ws_lifecycle_metrics.store.connections import Found, Ranked
 from ws_lifecycle_metrics.store.directory import Directory
+from ws_lifecycle_metrics.store.reader import Contents
 from ws_lifecycle_metrics.store.snapshot import Snapshot
 from ws_lifecycle_metrics.watchdog.sidefile import Stack, Stacks
 from ws_lifecycle_metrics.watchdog.workers import Health
@@ -53,12 +53,10 @@ def test_workers_are_objects_stuck_ones_first_with_their_stacks():
     assert found[1]["stack"] == []  # of an earlier stall
 
 
-def connection(number: int, **parts: object) -> Connection:
+def found(number: int, **parts: str) -> Found:
     fields = {"worker": "0", "route": "/a", "state": "open", "stuck": ""} | parts
-    rest = {"pid": 1, "subprotocol": "", "age": 0.0, "in_state": 0.0, "silent": 0.0}
-    counts = Counter(["received_messages", "received_bytes", "sent_messages", "sent_bytes"])
-    zero = dict.fromkeys(counts, 0)
-    return Connection(id=number, waits_for="receive", violations=0, **rest, **zero, **fields)
+    nothing = memoryview(b"").cast("Q")
+    return Found(violations=number, contents=Contents("", nothing, True), record=nothing, **fields)
 
 
 @pytest.mark.parametrize(
@@ -76,11 +74,12 @@ def connection(number: int, **parts: object) -> Connection:
 )
 def test_connections_are_filtered(query, expected):
     connections = [
-        connection(1),
-        connection(2, worker="1", stuck="send_blocked"),
-        connection(3, route="/b", state="closing", stuck="closing"),
+        found(1),
+        found(2, worker="1", stuck="send_blocked"),
+        found(3, route="/b", state="closing", stuck="closing"),
     ]
-    assert {c.id for c in _filtered(connections, query)} == expected
+    snapshot = Snapshot(0, 0.0, [], {}, False, 0)
+    assert {c.violations for c in _filtered(Ranked(snapshot, connections), query)} == expected
 
 
 @pytest.mark.parametrize("abstract", [False, True])

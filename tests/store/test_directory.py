@@ -45,6 +45,6 @@ def test_a_draft_of_one_that_was_killed_is_no_hindrance(directory: Directory) ->
 def test_what_cannot_be_written_leaves_the_old(directory: Directory) -> None:
     directory.replace(NAME, b"old")
     (directory.path / f".{NAME}").mkdir()
-    with pytest.raises(OSError, match="directory|permitted"):
+    with pytest.raises(OSError, match=r"directory|permitted"):
         directory.replace(NAME, b"new")
     assert (directory.path / NAME).read_bytes() == b"old"

@@ -15,7 +15,8 @@ from .options import Refused, config_options, configured
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..store.snapshot import Connection, Snapshot
+    from ..store.connections import Connection, Ranked
+    from ..store.snapshot import Snapshot
 
 STATE_STYLES = {
     "orphaned": "bold magenta",
@@ -35,7 +36,7 @@ def connections(as_json: bool, limit: int, **given: str | None) -> None:
     """List the open connections, worst first."""
     config = configured(Config, given)
     snapshot = _take(config)
-    found = snapshot.connections()
+    found = snapshot.ranked()
     if as_json:
         from ..exporter.overview import connections_object
 
@@ -49,13 +50,15 @@ def _take(config: Config) -> Snapshot:
     from ..store.snapshot import Source
 
     try:
-        Directory(service_path(config.directory, config.service), create=True).close()
+        directory = Directory.existing(service_path(config.directory, config.service))
     except DirectoryError as error:
         raise Refused(f"the directory of segments cannot be used: {error}") from error
+    if directory is not None:
+        directory.close()
     return Source(config).take()
 
 
-def _print_all(service: str, snapshot: Snapshot, found: list[Connection], limit: int) -> None:
+def _print_all(service: str, snapshot: Snapshot, found: Ranked, limit: int) -> None:
     from .screen import show
 
     workers = _plural(len(snapshot.workers), "worker")
@@ -69,9 +72,10 @@ def _print_all(service: str, snapshot: Snapshot, found: list[Connection], limit:
         f"{service}: {_plural(len(found), 'connection')} ({in_states}), {workers}, "
         f"{_plural(violations, 'violation')} among them"
     )
+    shown = found.page(limit=limit)
     if limit:
-        show(lambda width: _table(found[:limit], width))
-    for line in _stuck_lines(found[:limit]):
+        show(lambda width: _table(shown, width))
+    for line in _stuck_lines(shown):
         click.echo(line)
     if len(found) > limit:
         click.echo(f"{len(found) - limit} more; --limit {len(found)} shows all")

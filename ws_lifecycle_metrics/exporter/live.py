@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from ..config import Config, ExporterConfig
+from ..store.connections import Ranked
 from ..store.directory import Directory, DirectoryError, service_path
-from ..store.snapshot import Connection, Snapshot, Source
+from ..store.snapshot import Snapshot, Source
 from ..telemetry.logs import log_fault
 from ..telemetry.prometheus import negotiate, render
 from ..watchdog.kernel import View
@@ -74,9 +75,9 @@ class Live:
         wanted = negotiate(accept)
         return await self._ask(f"metrics {wanted}", lambda: render(self._held, wanted))
 
-    async def connections(self) -> tuple[Snapshot, list[Connection]]:
+    async def connections(self) -> tuple[Snapshot, Ranked]:
         """Return the collection and its connections, worst first."""
-        return await self._ask("connections", lambda: (self._held(), self._held().connections()))
+        return await self._ask("connections", lambda: (self._held(), self._held().ranked()))
 
     async def overview(self) -> Overview:
         """Return what the index shows."""
@@ -127,6 +128,8 @@ class Live:
     def _check(self) -> None:
         self._held()
         try:
-            Directory(service_path(self._config.directory, self._config.service)).close()
+            path = service_path(self._config.directory, self._config.service)
+            if (directory := Directory.existing(path)) is not None:
+                directory.close()
         except DirectoryError as error:
             raise CollectionError(f"the directory of segments cannot be used: {error}") from error

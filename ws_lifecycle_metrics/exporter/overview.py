@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from .. import catalog
 from ..catalog import Metric
 from ..labels import OTHER
+from ..store.connections import Ranked
 from ..store.snapshot import Connection, Snapshot
 from ..watchdog.workers import Health
 
@@ -74,7 +74,7 @@ def _whole(value: object) -> int:
 
 
 def connections_object(
-    service: str, snapshot: Snapshot, connections: Sequence[Connection], limit: int, offset: int = 0
+    service: str, snapshot: Snapshot, connections: Ranked, limit: int, offset: int = 0
 ) -> dict[str, Any]:
     """Return a part of the connections for JSON; `total` counts all. Ages are in seconds."""
     return {
@@ -84,7 +84,7 @@ def connections_object(
         "total": len(connections),
         "offset": offset,
         "limit": limit,
-        "connections": [_as_object(c) for c in connections[offset : offset + limit]],
+        "connections": [_as_object(c) for c in connections.page(offset, limit)],
     }
 
 

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs
 
 from ..config import ExporterConfig
-from ..store.snapshot import Connection, package_version
+from ..store.connections import Ranked
+from ..store.snapshot import package_version
 from .client import Answer, Request, refusal
 from .health import service_health, worker_health, workers_object
 from .index import index
@@ -17,7 +18,7 @@ from .overview import connections_object
 METHODS = ("GET", "HEAD")
 MOST_CONNECTIONS = 1000
 WORKER = "/healthz/"
-FILTERS = ("http_route", "state", "stuck", "worker")
+FILTERS = {"http_route": "route", "state": "state", "stuck": "stuck", "worker": "worker"}
 
 
 class Pages:
@@ -91,17 +92,16 @@ class Pages:
         return Answer(200, b"ok\n")
 
 
-def _filtered(connections: list[Connection], query: str) -> list[Connection]:
+def _filtered(connections: Ranked, query: str) -> Ranked:
     """Keep what all filters of the query agree with; `stuck=any` are all stuck ones."""
     given = parse_qs(query, keep_blank_values=True, max_num_fields=10)
-    wanted = {name: given[name][-1] for name in FILTERS if name in given}
+    wanted = {FILTERS[name]: given[name][-1] for name in FILTERS if name in given}
     stuck = wanted.pop("stuck", None)
     if stuck is not None:
-        connections = [c for c in connections if c.stuck == stuck or (stuck == "any" and c.stuck)]
-    for name, value in wanted.items():
-        attribute = "route" if name == "http_route" else name
-        connections = [c for c in connections if getattr(c, attribute) == value]
-    return connections
+        connections = connections.keep(
+            lambda c: bool(c.stuck) if stuck == "any" else c.stuck == stuck
+        )
+    return connections.keep(lambda c: all(getattr(c, name) == wanted[name] for name in wanted))
 
 
 def _number(query: str, name: str, default: int, most: int) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import compress
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
 from ..watchdog.gauges import stuck_records
 from ..watchdog.sidefile import Stack, Stacks
 from . import layout as at
 from .reader import Contents
 from .series import close_name, graphql_state, live_state
+from .totals import column
 
 if TYPE_CHECKING:
     from .snapshot import Snapshot
@@ -51,44 +55,88 @@ class Connection:
     close: str = ""
 
 
-def list_connections(snapshot: Snapshot) -> list[Connection]:
-    """Return all that have not ended or left subscriptions behind: stuck ones, then the worst."""
-    stuck = {
-        (worker.uuid, record[at.SERIAL]): reason
-        for worker in snapshot.workers
-        if (health := snapshot.healths.get(worker.uuid)) is not None
-        for _, record, reason in stuck_records(worker, health)
-    }
-    found = [
-        _connection(snapshot, worker, owner, records[i : i + at.RECORD_WORDS], stuck)
-        for worker in snapshot.workers
-        for owner, records in worker.records
-        for i in range(0, len(records), at.RECORD_WORDS)
-        if records[i + at.STATE]
-    ]
-    order = {"orphaned": 0, "closing": 1, "connecting": 2, "open": 3}
-    return sorted(found, key=lambda c: (not c.stuck, order[c.state], -c.in_state, c.worker, c.id))
+@dataclass(frozen=True, slots=True)
+class Found:
+    """As much of a connection as it takes to sort and to filter; see `Connection`."""
+
+    worker: str
+    route: str
+    state: str
+    stuck: str
+    violations: int
+    contents: Contents
+    record: memoryview
 
 
-def _connection(
-    snapshot: Snapshot,
-    worker: Contents,
-    owner: int,
-    record: memoryview,
-    stuck: dict[tuple[int, int], str],
-) -> Connection:
+class Ranked:
+    """Connections in order, worst first; to make them takes far longer than to find them."""
+
+    def __init__(self, snapshot: Snapshot, found: list[Found]) -> None:
+        self._snapshot = snapshot
+        self._found = found
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __iter__(self) -> Iterator[Found]:
+        return iter(self._found)
+
+    def keep(self, wanted: Callable[[Found], bool]) -> Ranked:
+        """Return those that are wanted, in the same order."""
+        return Ranked(self._snapshot, list(filter(wanted, self._found)))
+
+    def page(self, offset: int = 0, limit: int | None = None) -> list[Connection]:
+        """Return at most `limit` connections from the `offset`-th on; None: all of them."""
+        end = None if limit is None else offset + limit
+        return [_connection(self._snapshot, found) for found in self._found[offset:end]]
+
+
+_ORDER = {"orphaned": 0, "closing": 1, "connecting": 2, "open": 3}
+
+
+def rank(snapshot: Snapshot) -> Ranked:
+    """Find all that have not ended or left subscriptions behind: stuck ones, then the worst."""
+    found: list[tuple[tuple[Any, ...], Found]] = []
+    for worker in snapshot.workers:
+        stuck, label = _stuck(snapshot, worker), slot(worker)
+        clock = snapshot.clock(worker)
+        for owner, records in worker.records:
+            route = worker.routes[owner][0]
+            for start in compress(
+                range(0, len(records), at.RECORD_WORDS), column(records, at.STATE)
+            ):
+                record = records[start : start + at.RECORD_WORDS]
+                state, serial = live_state(record[at.STATE]), record[at.SERIAL]
+                why = stuck.get(serial, "")
+                lasts = max(0, clock - record[at.STATE_AT])
+                one = Found(label, route, state, why, record[at.VIOLATIONS], worker, record)
+                found.append(((not why, _ORDER[state], -lasts, label, serial), one))
+    found.sort(key=itemgetter(0))
+    return Ranked(snapshot, [one for _, one in found])
+
+
+def _stuck(snapshot: Snapshot, worker: Contents) -> dict[int, str]:
+    """Return why connections of a worker are stuck, by their serial number."""
+    health = snapshot.healths.get(worker.uuid)
+    if health is None:
+        return {}
+    return {record[at.SERIAL]: why for _, record, why in stuck_records(worker, health)}
+
+
+def _connection(snapshot: Snapshot, found: Found) -> Connection:
+    worker, record = found.contents, found.record
     opened = record[at.OPENED_AT]
     subprotocol = worker.subprotocols.get(record[at.SUBPROTOCOL] - 1, "")
     told = snapshot.stacks.get(worker.uuid, Stacks()).connections.get(record[at.SERIAL], Stack())
     # A receive() may stay open for good while others send: sending is the narrower place.
     waits = "receive" if record[at.RECEIVING] else "application"
     return Connection(
-        worker=slot(worker),
+        worker=found.worker,
         pid=worker.header[at.PID],
         id=record[at.SERIAL],
-        route=worker.routes[owner][0],
+        route=found.route,
         subprotocol=subprotocol,
-        state=live_state(record[at.STATE]),
+        state=found.state,
         age=snapshot.age(worker, opened),
         in_state=snapshot.age(worker, record[at.STATE_AT]),
         silent=snapshot.age(worker, max(opened, record[at.RECEIVED_AT], record[at.SENT_AT])),
@@ -97,8 +145,8 @@ def _connection(
         received_bytes=at.counted(record, at.RECEIVED_BYTES),
         sent_messages=at.counted(record, *at.SENT),
         sent_bytes=at.counted(record, at.SENT_BYTES),
-        violations=record[at.VIOLATIONS],
-        stuck=stuck.get((worker.uuid, record[at.SERIAL]), ""),
+        violations=found.violations,
+        stuck=found.stuck,
         where=told.where,
         stack=told.lines,
         subscriptions=record[at.OPERATIONS],

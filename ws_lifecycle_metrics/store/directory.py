@@ -31,6 +31,10 @@ class DirectoryError(Exception):
     """The directory cannot be used; the text says why, without its contents."""
 
 
+class DirectoryMissingError(DirectoryError):
+    """Nobody has made it yet."""
+
+
 def default_base() -> Path:
     """Return where services are kept unless configured: shared memory, else temporary files.
 
@@ -68,12 +72,28 @@ class Directory:
         except OSError as error:
             if error.errno in OUT_OF_MEANS:
                 raise
-            raise DirectoryError(f"{path}: {error.strerror}") from error
+            missing = isinstance(error, FileNotFoundError)
+            kind = DirectoryMissingError if missing else DirectoryError
+            raise kind(f"{path}: {error.strerror}") from error
         try:
             self._check()
         except DirectoryError:
             self.close()
             raise
+
+    @classmethod
+    def existing(cls, path: Path) -> Directory | None:
+        """Open a directory for who only reads; None where no worker has made it so far.
+
+        Raises `DirectoryError` also where no worker of this user could make it.
+        """
+        try:
+            return cls(path)
+        except DirectoryMissingError:
+            above = next(parent for parent in path.absolute().parents if os.path.exists(parent))
+            if not os.access(above, os.W_OK | os.X_OK):
+                raise
+            return None
 
     def _check(self) -> None:
         status = os.fstat(self.fd)

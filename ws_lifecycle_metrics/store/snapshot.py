@@ -25,7 +25,7 @@ from ..watchdog.workers import Health, Judge
 from . import archive
 from . import layout as at
 from .connections import Connection as Connection
-from .connections import list_connections, slot
+from .connections import Ranked, rank, slot
 from .directory import Directory, DirectoryError, service_path
 from .exemplars import Exemplar, Key, collect
 from .reader import Contents, Reader
@@ -181,12 +181,19 @@ class Snapshot:
 
     def age(self, worker: Contents, moment: int) -> float:
         """Return the seconds since `moment` of a worker's clock, never less than 0."""
-        clock = clock_of(worker, self.healths, self.now, self.wall)
-        return max(0, clock - moment) / at.NS
+        return max(0, self.clock(worker) - moment) / at.NS
+
+    def clock(self, worker: Contents) -> int:
+        """Return a worker's monotonic time at this moment, in ns."""
+        return clock_of(worker, self.healths, self.now, self.wall)
+
+    def ranked(self) -> Ranked:
+        """Return the connections that have not ended, worst first, each made when asked for."""
+        return rank(self)
 
     def connections(self) -> list[Connection]:
         """Return all connections that have not ended: stuck ones, then the longest closing."""
-        return list_connections(self)
+        return self.ranked().page()
 
 
 @functools.cache
@@ -220,16 +227,14 @@ class Source:
         degraded = bool(segments or ended)
         skipped: dict[str, str] = {}
         stacks: dict[int, Stacks] = {}
-        path = service_path(self.config.directory, self.config.service)
         try:
-            with Directory(path, create=True) as directory:
-                archived, shared = archive.read(directory, self._reader)
+            directory = Directory.existing(service_path(self.config.directory, self.config.service))
+            if directory is not None:
+                with directory:
+                    archived, shared = self._take_shared(directory)
+                    stacks = {s.uuid: sidefile.read(directory, s.name) for s in shared if s.alive}
                 segments += shared
-                stacks = {s.uuid: sidefile.read(directory, s.name) for s in shared if s.alive}
                 skipped = self._reader.skipped
-                dead = not all(contents.alive for contents in shared)
-                if dead or archive.left_over(directory, archived):
-                    archive.fold(directory, self._reader)
         except DirectoryError as error:
             degraded = True
             logger.debug("no shared segments: %s", error)
@@ -237,6 +242,13 @@ class Source:
         merge(snapshot.totals, ended)
         snapshot.duration = time.perf_counter() - began
         return snapshot
+
+    def _take_shared(self, directory: Directory) -> tuple[archive.Archive, list[Contents]]:
+        archived, shared = archive.read(directory, self._reader)
+        dead = not all(contents.alive for contents in shared)
+        if dead or archive.left_over(directory, archived):
+            archive.fold(directory, self._reader)
+        return archived, shared
 
     def take_own(self) -> Snapshot:
         """Read the workers of this process alone, as where each process exports its own."""
