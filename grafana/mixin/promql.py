@@ -55,7 +55,8 @@ def grown(metric: Metric, matchers: str = "", window: str = _RANGE, *, target: s
     clock = select(metrics.EXPORTER_TIME, target) + f"[{window}]"
     on = f"on ({CONFIG.instance()}) group_left ()"
     younger = f"count_over_time({series}) < {on} count_over_time({clock})"
-    return f"(last_over_time({series}) and {younger}) or {increase(metric, matchers, window)}"
+    # `and` binds tighter than `or`, and a comparison tighter than both.
+    return f"last_over_time({series}) and {younger} or {increase(metric, matchers, window)}"
 
 
 def _over(function: str, metric: Metric, matchers: str, window: str, suffix: str) -> str:

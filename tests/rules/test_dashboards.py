@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 
+import promql_parser
 import pytest
 
 from grafana.mixin.__main__ import stale, write
 from grafana.mixin.config import CONFIG, ROOT
+from grafana.mixin.promql import grown
 from tests.rules.mixin import (
     DASHBOARDS,
     PROMETHEUS_OWN,
@@ -20,7 +22,7 @@ from tests.rules.mixin import (
     queries,
     recorded,
 )
-from ws_lifecycle_metrics.catalog import METRICS, Kind
+from ws_lifecycle_metrics.catalog import CLOSES, METRICS, Kind
 
 LEFT_OUT: dict[str, str] = {}
 """Metrics on no panel, and why. The issue asks for a panel or a reason; so far none needs one."""
@@ -205,6 +207,13 @@ def test_violations_that_are_born_with_their_series_are_counted():
     assert len(reading) == 7
     for expression in reading:
         assert "last_over_time" in _functions(expression)[name], expression.where
+
+
+def test_the_expression_that_the_documentation_recommends_is_the_mixins_own():
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```promql\n(.*?)```", page, re.S)
+    made = grown(CLOSES, window="10m")
+    assert str(promql_parser.parse(shown)) == str(promql_parser.parse(made))
 
 
 def test_what_the_catalogue_lacks_is_noticed():
