@@ -395,7 +395,7 @@ LOOP_DELAY = Metric(
     kind=Kind.HISTOGRAM,
     unit="s",
     labels=("worker",),
-    buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 30),
+    buckets=(0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 5, 30),
     block=Block.WORKER,
     help="By how much the event loop ran a timer too late, sampled every 250 ms.",
 )
