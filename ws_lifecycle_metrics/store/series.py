@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import compress
 
 from .. import catalog
 from ..catalog import METRICS, Metric
@@ -78,27 +79,56 @@ class Series:
         return dict(active)
 
 
-def is_open(state: int) -> bool:
-    """Whether the state word of a record is that of a connection that has not ended."""
-    return bool(state) and state != at.ORPHANED
+# There may be a hundred thousand records: they are looked at as whole columns, in C.
+
+
+def open_states(states: list[int]) -> set[int]:
+    """Return which of these state words are those of connections that have not ended."""
+    return set(states) - {0, at.ORPHANED}
 
 
 def open_connections(worker: Contents) -> int:
     """Return how many connections of a worker have not ended."""
-    return sum(is_open(state) for _, block in worker.records for state in column(block, at.STATE))
+    states = [column(records, at.STATE) for _, records in worker.records]
+    return sum(len(block) - block.count(0) - block.count(at.ORPHANED) for block in states)
 
 
 def orphans(workers: Iterable[Contents]) -> int:
     """Return how many subscriptions go on although their connection has ended."""
-    return sum(
-        running
-        for worker in workers
-        for _, records in worker.records
-        for state, running in zip(
-            column(records, at.STATE), column(records, at.OPERATIONS), strict=True
-        )
-        if state == at.ORPHANED
-    )
+    found = 0
+    for worker in workers:
+        for _, records in worker.records:
+            states = column(records, at.STATE)
+            if at.ORPHANED in states:
+                running = column(records, at.OPERATIONS)
+                found += sum(compress(running, map(at.ORPHANED.__eq__, states)))
+    return found
+
+
+def active_states(worker: Contents, records: memoryview) -> dict[tuple[str, int], int]:
+    """Return the number of connections by subprotocol and state word."""
+    states = column(records, at.STATE)
+    found = open_states(states)
+    if not found:
+        return {}
+    subprotocols = column(records, at.SUBPROTOCOL)
+    if not any(subprotocols):
+        return {("", state): states.count(state) for state in found}
+    pairs = Counter(zip(subprotocols, states, strict=True))
+    names = worker.subprotocols
+    active: Counter[tuple[str, int]] = Counter()
+    for (subprotocol, state), number in pairs.items():
+        if state in found:
+            active[names.get(subprotocol - 1, ""), state] += number
+    return active
+
+
+def oldest_states(records: memoryview) -> dict[int, int]:
+    """Return since when the longest-lasting connection of each state word has been in it."""
+    states = column(records, at.STATE)
+    found = open_states(states)
+    since = column(records, at.STATE_AT) if found else []
+    return {state: min(compress(since, map(state.__eq__, states))) for state in found}
 
 
 def live_state(word: int) -> str:

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from itertools import compress
 
 from .. import catalog
 from ..catalog import METRICS, Kind, Metric
@@ -29,13 +28,8 @@ from .connections import Ranked, rank, slot
 from .directory import Directory, DirectoryError, service_path
 from .exemplars import Exemplar, Key, collect
 from .reader import Contents, Reader
-from .series import (
-    Series,
-    is_open,
-    open_connections,
-    orphans,
-)
-from .totals import Totals, add_segment, column, counted_here, merge, state_label
+from .series import Series, active_states, oldest_states, open_connections, orphans
+from .totals import Totals, add_segment, counted_here, merge, state_label
 from .workers import own, publish, unshared
 
 logger = logging.getLogger("ws_lifecycle_metrics")
@@ -86,32 +80,16 @@ class Snapshot:
         """Yield every metric of the catalogue with all its series, known ones at 0."""
         series = Series(self.workers, self.totals)
         gauges, traced = self._gauges(series), collect(self.workers)
+        counted: dict[str, dict[Labels, list[int]]] = {}
+        for (name, labels), words in self.totals.items():
+            counted.setdefault(name, {})[labels] = words
         for metric in METRICS.values():
             if metric.kind is Kind.GAUGE:
                 yield Family(metric, gauges[metric.name])
             else:
-                yield Family(metric, self._counted(metric, series.known(metric), traced))
-
-    def _counted(
-        self, metric: Metric, known: list[Labels], traced: Mapping[Key, list[Exemplar | None]]
-    ) -> dict[Labels, float | Histogram]:
-        none = [0] * at.words_of(metric)
-        found = dict.fromkeys(known, none)
-        found.update(
-            (labels, words) for (name, labels), words in self.totals.items() if name == metric.name
-        )
-        if metric.kind is Kind.COUNTER:
-            if metric.unit == "s":
-                return {labels: words[0] / at.NS for labels, words in found.items()}
-            return {labels: words[0] for labels, words in found.items()}
-        return {
-            labels: Histogram(
-                tuple(words[:-1]),
-                words[-1] / at.NS,
-                tuple(traced.get((metric.name, labels), ())),
-            )
-            for labels, words in found.items()
-        }
+                found = dict.fromkeys(series.known(metric), [0] * at.words_of(metric))
+                found.update(counted.get(metric.name, {}))
+                yield Family(metric, _values(metric, found, traced))
 
     def _gauges(self, series: Series) -> dict[str, dict[Labels, float | Histogram]]:
         active, oldest = self._active(series)
@@ -150,34 +128,13 @@ class Snapshot:
         for worker in self.workers:
             for owner, records in worker.records:
                 route = worker.routes[owner][0]
-                states = column(records, at.STATE)
-                pairs = Counter(
-                    compress(
-                        zip(column(records, at.SUBPROTOCOL), states, strict=True),
-                        map(is_open, states),
-                    )
-                )
-                for (subprotocol, state), number in pairs.items():
-                    name = worker.subprotocols.get(subprotocol - 1, "")
-                    active[route, name, state_label(state)] += number
-                self._note_oldest(worker, records, oldest)
+                for (subprotocol, state), number in active_states(worker, records).items():
+                    active[route, subprotocol, state_label(state)] += number
+                for state, since in oldest_states(records).items():
+                    label = (state_label(state),)
+                    entered = self.wall - self.age(worker, since)
+                    oldest[label] = min(oldest[label] or entered, entered)
         return active, oldest
-
-    def _note_oldest(
-        self, worker: Contents, records: memoryview, oldest: dict[Labels, float]
-    ) -> None:
-        states = column(records, at.STATE)
-        first: dict[int, int] = {}
-        for state, since in compress(
-            zip(states, column(records, at.STATE_AT), strict=True), states
-        ):
-            if since < first.get(state, since + 1):
-                first[state] = since
-        first.pop(at.ORPHANED, None)
-        for state, since in first.items():
-            label = (state_label(state),)
-            entered = self.wall - self.age(worker, since)
-            oldest[label] = min(oldest[label] or entered, entered)
 
     def age(self, worker: Contents, moment: int) -> float:
         """Return the seconds since `moment` of a worker's clock, never less than 0."""
@@ -194,6 +151,24 @@ class Snapshot:
     def connections(self) -> list[Connection]:
         """Return all connections that have not ended: stuck ones, then the longest closing."""
         return self.ranked().page()
+
+
+def _values(
+    metric: Metric, found: dict[Labels, list[int]], traced: Mapping[Key, list[Exemplar | None]]
+) -> dict[Labels, float | Histogram]:
+    """Return what the words of a metric's series mean."""
+    if metric.kind is Kind.COUNTER:
+        if metric.unit == "s":
+            return {labels: words[0] / at.NS for labels, words in found.items()}
+        return {labels: words[0] for labels, words in found.items()}
+    return {
+        labels: Histogram(
+            tuple(words[:-1]),
+            words[-1] / at.NS,
+            tuple(traced.get((metric.name, labels), ())),
+        )
+        for labels, words in found.items()
+    }
 
 
 @functools.cache

@@ -23,14 +23,14 @@ _CLOSES = tuple(ROUTE_BLOCK[catalog.CLOSES.name].offsets.values())
 def add_segment(totals: Totals, contents: Contents) -> None:
     """Add all counts of a segment; of a dead one, its open connections as lost."""
     slot = str(contents.header[at.SLOT])
-    for metric, labels, words in _stored(WORKER_BLOCK, contents.worker):
+    for metric, labels, words in _stored(_WORKER, contents.worker):
         own = (slot,) if "worker" in metric.labels else ()
         add(totals, metric, (*own, *labels), words)
     for route, values in contents.routes.values():
-        for metric, labels, words in _stored(ROUTE_BLOCK, values):
+        for metric, labels, words in _stored(_ROUTE, values):
             add(totals, metric, (route, *labels), words)
     for operation, values in contents.operations.values():
-        for metric, labels, words in _stored(OPERATION_BLOCK, values):
+        for metric, labels, words in _stored(_OPERATION, values):
             add(totals, metric, (operation, *labels), words)
     for owner, records in contents.records:
         route = contents.routes[owner][0]
@@ -66,19 +66,32 @@ def merge(totals: Totals, others: Totals) -> None:
         add(totals, METRICS[name], labels, words)
 
 
-def _stored(
-    block: dict[str, Stored], values: memoryview
-) -> Iterator[tuple[Metric, tuple[str, ...], list[int]]]:
-    for stored in block.values():
-        for labels, at_word in stored.offsets.items():
-            words = values[at_word : at_word + stored.size].tolist()
-            if any(words):
-                yield stored.metric, labels, words
+_Laid = list[tuple[Metric, tuple[str, ...], int, int]]
 
 
-def column(records: memoryview, word: int) -> memoryview:
+def _laid(block: dict[str, Stored]) -> _Laid:
+    """Return where the words of each series of a block begin and end."""
+    return [
+        (stored.metric, labels, start, start + stored.size)
+        for stored in block.values()
+        for labels, start in stored.offsets.items()
+    ]
+
+
+_WORKER, _ROUTE, _OPERATION = map(_laid, (WORKER_BLOCK, ROUTE_BLOCK, OPERATION_BLOCK))
+
+
+def _stored(laid: _Laid, values: memoryview) -> Iterator[tuple[Metric, tuple[str, ...], list[int]]]:
+    whole = values.tolist()
+    for metric, labels, start, end in laid:
+        words = whole[start:end]
+        if any(words):
+            yield metric, labels, words
+
+
+def column(records: memoryview, word: int) -> list[int]:
     """Return one word of each record of a block."""
-    return records[word :: at.RECORD_WORDS]
+    return records[word :: at.RECORD_WORDS].tolist()
 
 
 def _add_records(totals: Totals, route: str, records: memoryview) -> None:
