@@ -8,7 +8,7 @@ PIP     = $(if $(wildcard $(VENV)/bin/pip),$(PY) -m pip,$(PYTHON) -m pip --pytho
 PIP_INSTALL = $(PIP) install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check docs grafana pictures stack conformance seed-bug bench clean
+.PHONY: help demo test lint check docs grafana pictures stack conformance seed-bug bench measure clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,11 @@ $(VENV)/.dev: pyproject.toml | $(PY)
 	@echo 'Installing the project and its tools into $(VENV) ...'
 	@$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: pyproject.toml | $(PY)
+	@echo 'Installing the project and its benchmarks into $(VENV) ...'
+	@$(PIP_INSTALL) --editable '.[bench]'
+	@touch $@
 
 demo: $(VENV)/.demo  ## a real server, real traffic and the sidecar, until Ctrl-C (DEMO_SECONDS=20 to stop by itself)
 	@$(PY) -m examples.demo
@@ -55,8 +60,13 @@ pictures: $(VENV)/.dev  ## draw the dashboards into docs/images (Debian: prometh
 stack: $(VENV)/.dev  ## Prometheus, Alertmanager and VictoriaMetrics: from a stuck worker to a pager
 	$(PY) -m pytest -m stack
 
-bench: $(VENV)/.dev  ## measure the overhead beside a no-op wrapper
-	$(PY) benchmarks/overhead.py
+# An environment of its own for each Python, so that results of several can stand side by side.
+bench:  ## measure beside the peers; writes docs/benchmarks.md (25 minutes; ARGS="--effort quick")
+	@$(MAKE) --no-print-directory measure PYTHON='$(PYTHON)' \
+		VENV=.bench/python$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+measure: $(VENV)/.bench
+	$(PY) -m benchmarks $(ARGS)
 
 conformance: $(VENV)/.dev  ## every server against every scenario; writes docs/conformance.md (7 minutes)
 	$(PY) -m ws_lifecycle_metrics.conformance.matrix docs/conformance.md
@@ -65,4 +75,4 @@ seed-bug: $(VENV)/.dev  ## the bug that began it: Strawberry and Channels under 
 	$(PY) -m examples.seed_bug
 
 clean:  ## remove what make created
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

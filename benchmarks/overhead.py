@@ -1,250 +1,276 @@
-"""What the middleware costs beside the bare application and beside a wrapper that does nothing.
+"""In one process: what a message, a connection and an open connection cost, beside the peers.
 
-Each figure is thread CPU time of this process, measured in interleaved rounds of one run: noise
-of the machine meets all three alike. The wrapper that does nothing is two async closures, the
-least that any observer of receive() and send() adds; what counts is the difference to it:
-`added` is the median over the rounds, `of minima` is that of the quietest rounds.
-
-    python benchmarks/overhead.py [--rounds 15] [--json]
+Each candidate runs in a process of its own, which measures the bare application, a wrapper that
+does nothing, and the candidate in turn. It is the thread's CPU time; a server in memory answers at
+once, so nothing is measured but what stands between it and the application.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
-import json
-import platform
-import re
-import statistics
-import sysconfig
-import tempfile
-import time
+import os
 import tracemalloc
-from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ws_lifecycle_metrics import Config, LifecycleMiddleware
+from .echo import App, Server, converse, echo, end, noop, open_idle
+from .measure import (
+    BARE,
+    NOOP,
+    Figure,
+    Samples,
+    added,
+    alternate,
+    answer,
+    child,
+    cpu_ns,
+    figure,
+    interleave,
+    ratio,
+    say,
+    versions,
+)
+from .part import Bar, Data, Panel, Run, Table, shown
+from .peers import CANDIDATES, place, python_of
 
-App = Callable[[Any, Any, Any], Coroutine[Any, Any, Any]]
-Samples = dict[str, dict[str, list[float]]]
-
-SCOPE = {
-    "type": "websocket",
-    "asgi": {"version": "3.0", "spec_version": "2.4"},
-    "scheme": "ws",
-    "path": "/chat",
-    "query_string": b"",
-    "headers": [(b"host", b"localhost"), (b"upgrade", b"websocket"), (b"origin", b"http://local")],
-    "subprotocols": [],
-    "extensions": {"websocket.http.response": {}},
-}
-BARE, NOOP, OURS = "bare", "no-op wrapper", "middleware"
-FIGURES = {"message": "ns", "connection": "ns", "idle connection": "bytes"}
-
-
-async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Accept, send back what comes, and end when the client leaves."""
-    await receive()
-    await send({"type": "websocket.accept"})
-    while True:
-        event = await receive()
-        if event["type"] == "websocket.disconnect":
-            return
-        await send({"type": "websocket.send", "text": event["text"]})
-
-
-def noop(app: App) -> App:
-    """Wrap an application in two async closures."""
-
-    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
-        async def receiving() -> Any:
-            return await receive()
-
-        async def sending(message: Any) -> Any:
-            return await send(message)
-
-        await app(scope, receiving, sending)
-
-    return wrapped
+NAME = "overhead"
+TITLE = "In one process"
+ABOUT = """\
+An echo application, texts of 64 bytes; a message is one event received or sent. Thread CPU time,
+the garbage collector off; what candidates do in threads of their own, such as exporting, is not in
+it, but in the end-to-end figures it is. `× no-op` is over the wrapper and the application together,
+in the same round. Memory is what Python allocates and the files that are mapped, of one of many
+accepted connections that wait."""
+MESSAGE, CONNECTION, IDLE = "message", "connection", "idle"
+TEXT = "x" * 64
+SAMPLE_NS = 25e6
+OPEN = 20_000
+KIB = 1024
 
 
-class Server:
-    """Delivers a connect, then texts, then a disconnect or nothing; takes all that is sent."""
-
-    def __init__(self, text: str, messages: int, *, leaves: bool = True) -> None:
-        self.text, self.left, self.leaves = text, messages, leaves
-        self.connected = False
-
-    async def receive(self) -> Any:
-        if self.left and self.connected:
-            self.left -= 1
-            return {"type": "websocket.receive", "text": self.text}
-        if not self.connected:
-            self.connected = True
-            return {"type": "websocket.connect"}
-        if not self.leaves:
-            await asyncio.sleep(0)  # gives way, and nobody lets it go on
-        return {"type": "websocket.disconnect", "code": 1000}
-
-    async def send(self, message: Any) -> None:
-        return None
+# In the process of a candidate.
 
 
-def converse(app: App, servers: list[Server]) -> None:
-    """Run conversations to their ends; nothing waits, so no loop is measured."""
-    for server in servers:
-        try:
-            app(dict(SCOPE), server.receive, server.send).send(None)
-        except StopIteration:
-            continue
-        raise AssertionError("the conversation did not end")
-
-
-def cost(app: App, servers: list[Server]) -> int:
-    """Return the CPU time of this thread that conversations take, in ns, without the collector."""
-    gc.collect()
-    gc.disable()
-    try:
-        began = time.thread_time_ns()
-        converse(app, servers)
-        return time.thread_time_ns() - began
-    finally:
-        gc.enable()
-
-
-def message_cost(app: App, count: int, text: str) -> float:
+def message_cost(app: App, count: int) -> float:
     """Return ns a message of one long conversation; an echo is two messages."""
-    return cost(app, [Server(text, count // 2)]) / (count // 2 * 2)
+    pairs = max(1, count // 2)
+    return cpu_ns(lambda: converse(app, [Server(TEXT, pairs)])) / (2 * pairs)
 
 
-def connection_cost(app: App, count: int, text: str) -> float:
+def connection_cost(app: App, count: int) -> float:
     """Return ns of a conversation without a message: open and close."""
-    return cost(app, [Server(text, 0) for _ in range(count)]) / count
+    servers = [Server(TEXT, 0) for _ in range(count)]
+    return cpu_ns(lambda: converse(app, servers)) / count
 
 
-async def idle_memory(app: App, count: int, segments: Path) -> float:
-    """Return bytes that one of many connections holds that are accepted and wait.
+def enough(cost: Callable[[App, int], float], app: App, wanted: float) -> int:
+    """Return how many messages or connections make a sample of about `wanted` ns."""
+    cost(app, 20)  # the first ones import and compile
+    return max(20, int(wanted / cost(app, 50)))
 
-    tracemalloc sees Python's objects; a segment's pages are mapped, so they are added.
-    """
+
+async def idle_memory(app: App, count: int, folder: Path | None) -> float:
+    """Return bytes that one of many connections holds that are accepted and wait."""
 
     def held() -> int:
         gc.collect()
-        mapped = sum(path.stat().st_size for path in segments.rglob("*.segment"))
-        return tracemalloc.get_traced_memory()[0] + mapped
+        files = [] if folder is None else [path.stat() for path in folder.rglob("*")]
+        # Mapped pages are none of Python's objects; 512 is stat's unit of a block.
+        return tracemalloc.get_traced_memory()[0] + sum(512 * file.st_blocks for file in files)
 
     tracemalloc.start()
-    before, running = held(), []
-    for server in [Server("", 0, leaves=False) for _ in range(count)]:
-        running.append(app(dict(SCOPE), server.receive, server.send))
-        running[-1].send(None)
-        if len(running) % 500 == 0:
-            await asyncio.sleep(0)  # the watchdog would say that the loop hangs, and be right
-    after = held()
-    tracemalloc.stop()
-    for coroutine in running:
-        coroutine.close()
-        await asyncio.sleep(0)
+    try:
+        before = held()
+        running = await open_idle(app, count)
+        after = held()
+    finally:
+        tracemalloc.stop()
+    await end(running)
     return (after - before) / count
 
 
-async def measure(options: argparse.Namespace, directory: str) -> Samples:
-    """Return all samples: figure to application to one value a round.
-
-    A loop is at hand, as in a worker, and has nothing to do but to beat between the rounds.
-    """
-    samples: Samples = {figure: {name: [] for name in (BARE, NOOP, OURS)} for figure in FIGURES}
-    text = "x" * options.size
-    config = Config(service="overhead", directory=directory)
-    apps: dict[str, App] = {BARE: echo, NOOP: noop(echo)}
-    apps[OURS] = LifecycleMiddleware(echo, config=config)
-    for number in range(-1, options.rounds):  # the first round warms up
-        for name in list(apps)[number % 3 :] + list(apps)[: number % 3]:
-            message = message_cost(apps[name], options.messages, text)
+async def costs(apps: dict[str, App], options: dict[str, Any]) -> dict[str, Samples]:
+    """Return all samples of message and connection: figure to application to values."""
+    found = {}
+    for name, cost in ((MESSAGE, message_cost), (CONNECTION, connection_cost)):
+        cases = {}
+        for case, app in apps.items():
+            count = enough(cost, app, options["sample_ns"])
+            cases[case] = lambda cost=cost, app=app, count=count: cost(app, count)
             await asyncio.sleep(0)
-            connection = connection_cost(apps[name], options.connections, text)
-            await asyncio.sleep(0)
-            if number >= 0:
-                samples["message"][name].append(message)
-                samples["connection"][name].append(connection)
-    # A segment keeps its records for later, so the memory is taken once, from a fresh one.
-    fresh = Config(service="memory", directory=directory)
-    apps[OURS] = LifecycleMiddleware(echo, config=fresh)
-    for name, app in apps.items():
-        converse(app, [Server(text, 0)])
-        held = await idle_memory(app, options.open, Path(directory))
-        samples["idle connection"][name].append(held)
-        await asyncio.sleep(0)
-    return samples
+        found[name] = await interleave(cases, options["rounds"])
+    return found
 
 
-def row(values: list[float], noop: list[float]) -> dict[str, float]:
-    """Return median, minimum and spread, and what is added to the no-op wrapper."""
-    pairs = list(zip(values, noop, strict=True))
+async def memory(apps: dict[str, App], options: dict[str, Any]) -> dict[str, Samples]:
+    """Return bytes of an idle connection, one value for each application."""
+    folder = Path(options["folder"]) if options["folder"] else None
+    found: Samples = {}
+    for case, app in apps.items():
+        await open_and_end(app)
+        found[case] = [await idle_memory(app, options["open"], folder)]
+    return {IDLE: found}
+
+
+async def open_and_end(app: App) -> None:
+    """Let the first connection make what all others share."""
+    converse(app, [Server(TEXT, 2)])
+    await end(await open_idle(app, 1))
+
+
+def work(options: dict[str, Any]) -> dict[str, Any]:
+    """Measure one candidate, in its own environment."""
+    candidate = CANDIDATES[options["candidate"]]
+    apps = {BARE: echo, NOOP: noop(echo), options["candidate"]: candidate.wrap(echo)}
+    run = memory if options["open"] else costs
     return {
-        "median": statistics.median(values),
-        "min": min(values),
-        "spread": max(values) - min(values),
-        "added": statistics.median(value - other for value, other in pairs),
-        "added_min": min(values) - min(noop),
-        "ratio": statistics.median(value / other for value, other in pairs),
+        "samples": asyncio.run(run(apps, options)),
+        "versions": versions(candidate.distributions),
     }
 
 
-def machine() -> dict[str, str]:
-    """Say where and when this was measured."""
-    options = sysconfig.get_config_var("CONFIG_ARGS") or ""
-    with_ = "with" if "--enable-optimizations" in options else "without"
-    info = Path("/proc/cpuinfo")
-    names = re.findall("model name.*: (.*)", info.read_text() if info.exists() else "")
+# In the process that asks.
+
+
+def measure(run: Run) -> Data:
+    """Measure all candidates, their processes in turn."""
+    found_versions: dict[str, str] = {}
+
+    def one(key: str, open_: int) -> dict[str, Samples]:
+        candidate = CANDIDATES[key]
+        python = python_of(candidate)
+        with place(candidate, run.sink) as env:
+            folder = next((v for v in env.values() if os.path.isdir(v)), "")
+            options = {
+                "candidate": key,
+                "rounds": run.effort.rounds,
+                "sample_ns": SAMPLE_NS * run.effort.size,
+                "open": open_,
+                "folder": folder,
+            }
+            result = child(__name__, options, python=python, env=env)
+        found_versions.update(result["versions"])
+        say(f"  {candidate.name}")
+        samples: dict[str, Samples] = result["samples"]
+        return samples
+
+    timed, missing = alternate(run.candidates, run.effort.processes, lambda key: one(key, 0))
+    keys = [key for key in run.candidates if key not in missing]
+    count = run.effort.count(OPEN, 100)
+    held, lost = alternate(keys, min(2, run.effort.processes), lambda key: one(key, count))
     return {
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "build": f"configured {with_} --enable-optimizations (PGO)",
-        "machine": f"{platform.system()} {(*names, platform.processor())[0]}",
-        "date": datetime.now(UTC).date().isoformat(),
+        "cases": {key: timed[key] | held.get(key, {}) for key in timed},
+        "missing": {CANDIDATES[key].name: why for key, why in (missing | lost).items()},
+        "open": count,
+        "versions": found_versions,
     }
 
 
-def report(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> str:
-    """Return the figures as a table."""
-    lines = [
-        ", ".join(machine().values()),
-        f"{options.rounds} rounds of {options.messages} messages of {options.size} bytes and "
-        f"{options.connections} connections; memory over {options.open} connections",
+# What is shown.
+
+
+def _added(data: Data, key: str, name: str) -> Figure | None:
+    samples = data["cases"].get(key, {}).get(name)
+    return added(samples[key], samples[NOOP]) if samples else None
+
+
+def _ratio(data: Data, key: str, name: str) -> Figure | None:
+    samples = data["cases"].get(key, {}).get(name)
+    return ratio(samples[key], samples[NOOP]) if samples else None
+
+
+def _floors(data: Data, app: str, name: str) -> Figure | None:
+    values = [v for case in data["cases"].values() for v in case.get(name, {}).get(app, ())]
+    return figure(values) if values else None
+
+
+UNITS = {MESSAGE: (1e-3, "µs"), CONNECTION: (1e-3, "µs"), IDLE: (1 / KIB, "KiB")}
+
+
+def tables(data: Data) -> list[Table]:
+    """Return one table: a row for each application."""
+    rows = [_floor_row(data, BARE), _floor_row(data, NOOP)]
+    rows += [_row(data, key) for key in CANDIDATES if key in data["cases"]]
+    head = ["", "a message, µs added", "× no-op"]
+    head += ["a connection, µs added", "× no-op", "an open connection, KiB added"]
+    return [Table("Cost over the no-op wrapper", head, rows)]
+
+
+def _floor_row(data: Data, app: str) -> list[str]:
+    cells = []
+    for name, (factor, unit) in UNITS.items():
+        found = _floors(data, app, name)
+        digits = 3 if name == MESSAGE else 2
+        text = "" if found is None else f"{found.median * factor:.{digits}f} {unit} in all"
+        cells += [text, ""] if name != IDLE else [text]
+    return [app, *cells]
+
+
+def _row(data: Data, key: str) -> list[str]:
+    cells = []
+    for name, (factor, _) in UNITS.items():
+        more, times = _added(data, key, name), _ratio(data, key, name)
+        cells.append(
+            "" if more is None else shown(more.scaled(factor), 3 if name == MESSAGE else 2)
+        )
+        if name != IDLE:
+            cells.append("" if times is None else shown(times))
+    return [CANDIDATES[key].name, *cells]
+
+
+def bars(data: Data) -> list[Bar]:
+    """Return what is demanded of this project."""
+
+    def over(name: str) -> Figure | None:
+        found = _added(data, "ours", name)
+        return None if found is None else found.scaled(UNITS[name][0])
+
+    return [
+        Bar(demand="a message, over no-op", limit=0.30, unit="µs", measured=over(MESSAGE)),
+        Bar(
+            demand="a message, of the no-op wrapper's",
+            limit=2.1,
+            unit="×",
+            measured=_ratio(data, "ours", MESSAGE),
+        ),
+        Bar(demand="a connection, over no-op", limit=6, unit="µs", measured=over(CONNECTION)),
+        Bar(demand="an open connection, over no-op", limit=1.5, unit="KiB", measured=over(IDLE)),
     ]
-    heads = ("median", "min", "spread", "added", "of minima", "ratio")
-    for figure, rows in found.items():
-        title = f"{figure}, {FIGURES[figure]}"
-        lines += ["", f"{title:<24}" + "".join(f"{head:>11}" for head in heads)]
-        for name, numbers_ in rows.items():
-            *numbers, ratio = numbers_.values()
-            cells = "".join(f"{number:>11,.0f}" for number in numbers)
-            lines.append(f"{name:<24}{cells}{ratio:>11.2f}")
-    return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=9, help="interleaved repetitions")
-    parser.add_argument("--messages", type=int, default=100_000, help="messages a round")
-    parser.add_argument("--connections", type=int, default=5_000, help="connections a round")
-    parser.add_argument("--open", type=int, default=5_000, help="idle connections for the memory")
-    parser.add_argument("--size", type=int, default=64, help="bytes of text in a message")
-    parser.add_argument("--json", action="store_true", help="print all samples as JSON")
-    options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as directory:
-        samples = asyncio.run(measure(options, directory))
-    found = {
-        figure: {name: row(values, by_name[NOOP]) for name, values in by_name.items()}
-        for figure, by_name in samples.items()
-    }
-    where = {"machine": machine(), "options": vars(options), "figures": found, "samples": samples}
-    print(json.dumps(where, indent=2) if options.json else report(found, options))
+def panels(data: Data) -> list[Panel]:
+    """Return three charts: times of the no-op wrapper, twice, and memory."""
+
+    def of(name: str, value: Callable[[Data, str, str], Figure | None]) -> dict[str, Figure]:
+        found = {CANDIDATES[key].name: value(data, key, name) for key in CANDIDATES}
+        return {title: shown for title, shown in found.items() if shown is not None}
+
+    memory_of = {name: one.scaled(1 / KIB) for name, one in of(IDLE, _added).items()}
+    return [
+        Panel(
+            name="message",
+            title="CPU a message",
+            unit="× no-op wrapper",
+            values=of(MESSAGE, _ratio),
+            log=True,
+        ),
+        Panel(
+            name="connection",
+            title="CPU a connection",
+            unit="× no-op wrapper",
+            values=of(CONNECTION, _ratio),
+            log=True,
+        ),
+        Panel(
+            name="memory",
+            title="Memory, an open connection",
+            unit="KiB over the no-op wrapper",
+            values=memory_of,
+        ),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    answer(work)
