@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from . import overhead, report, results
-from .measure import EFFORTS, Deadline, MeasureError, say, told
+from . import overhead, report, results, servers
+from .measure import EFFORTS, Deadline, MeasureError, forget_environment, say, told
 from .part import Part, Run
 from .peers import CACHE, CANDIDATES, forget_environments, sink
 
-PARTS: dict[str, Part] = {part.NAME: cast("Part", part) for part in (overhead,)}
+PARTS: dict[str, Part] = {part.NAME: cast("Part", part) for part in (overhead, servers)}
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -72,6 +72,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
 def main(given: Sequence[str] | None = None) -> int:
     """Measure and write; say which bars are met."""
     options = arguments(given)
+    forget_environment()
     if options.fresh:
         forget_environments()
     output = options.output

@@ -131,10 +131,10 @@ def ratio(values: Sequence[float], beside: Sequence[float]) -> Figure:
 FOREIGN = ("OTEL_", "DD_", "SENTRY_", "LOGFIRE_", "PROMETHEUS_", "WS_LIFECYCLE_")
 
 
-def environment(**variables: str) -> dict[str, str]:
-    """Return this process's environment without what configures one of the candidates."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
-    return {**clean, "PYTHONPATH": str(ROOT), **variables}
+def forget_environment() -> None:
+    """Remove from this process's environment, hence from its children's, what candidates read."""
+    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+        del os.environ[name]
 
 
 class MeasureError(Exception):
@@ -176,7 +176,7 @@ def child(
         done = subprocess.run(
             command,
             cwd=ROOT,
-            env=environment(**(env or {})),
+            env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
