@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from . import overhead, report, results, servers
+from . import overhead, report, results, scrape, servers
 from .measure import EFFORTS, Deadline, MeasureError, forget_environment, say, told
 from .part import Part, Run
 from .peers import CACHE, CANDIDATES, forget_environments, sink
 
-PARTS: dict[str, Part] = {part.NAME: cast("Part", part) for part in (overhead, servers)}
+PARTS: dict[str, Part] = {part.NAME: cast("Part", part) for part in (overhead, servers, scrape)}
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:

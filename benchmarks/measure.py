@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import re
+import select
 import statistics
 import subprocess
 import sys
@@ -36,11 +37,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effort:
-    """How much is measured: processes of each candidate, rounds in each, share of the counts."""
+    """How much is measured: processes of each candidate, rounds in each, share of the counts.
+
+    `workers` is the number of a host's workers, where there are several.
+    """
 
     processes: int = 5
     rounds: int = 7
     size: float = 1.0
+    workers: int = 8
 
     def count(self, full: int, least: int = 1) -> int:
         """Return the part of a full measurement's count that is to be done."""
@@ -50,7 +55,7 @@ class Effort:
 EFFORTS = {
     "full": Effort(),
     "quick": Effort(processes=2, rounds=3, size=0.1),
-    "tiny": Effort(processes=1, rounds=2, size=0.002),
+    "tiny": Effort(processes=1, rounds=2, size=0.002, workers=2),
 }
 
 
@@ -189,6 +194,39 @@ def child(
         said = done.stderr.strip().splitlines()
         raise MeasureError(said[-1] if said else f"it ended with {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@contextmanager
+def background(
+    module: str, options: Mapping[str, Any], env: Mapping[str, str], *, within: float = 60.0
+) -> Iterator[int]:
+    """Run such a process until the block ends; yield its id once it has said that it is ready.
+
+    It is to end when its standard input does. Raises `MeasureError` if it doesn't get ready.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, json.dumps(dict(options))],
+        cwd=ROOT,
+        env={**os.environ, **env},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        ready, _, _ = select.select([process.stdout], [], [], Deadline.left(within))
+        if not ready or not process.stdout.readline():
+            raise MeasureError(f"a process of {module} did not start")
+        yield process.pid
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+        process.stdout.close()
 
 
 def alternate(

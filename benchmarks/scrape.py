@@ -1,0 +1,246 @@
+"""What a scrape costs: this project's beside prometheus_client's multiprocess mode.
+
+Workers are processes of their own. Collecting and rendering is measured in turn in one process,
+as both do it in the process that is scraped; then the sidecar itself is scraped over HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import http.client
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ws_lifecycle_metrics.conformance.process import HOST, Command, Running, StartError, start
+
+from .hosts import SERVICE, config, describe, keep_with_prometheus_client, workers
+from .measure import (
+    OURS,
+    ROOT,
+    Deadline,
+    Figure,
+    MeasureError,
+    Samples,
+    answer,
+    child,
+    cpu_ns,
+    figure,
+    interleave,
+    ratio,
+    say,
+)
+from .part import Bar, Data, Panel, Run, Table, shown
+from .peers import shared_memory
+
+NAME = "scrape"
+TITLE = "Scrape"
+ABOUT = """\
+`/metrics` of one host. Both expose the same series; prometheus_client knows nothing of single
+connections, so their number changes nothing there. Collecting and rendering is measured in turn in
+one process. `sidecar` is the real one, asked over HTTP each 1.1 s: the CPU time of its process
+above what it uses when nobody asks, and the time until the answer is there."""
+
+LEVELS = (0, 10_000, 80_000)
+ROUTES = 4
+MULTIPROCESS = "prometheus_client, multiprocess mode"
+SIDECAR, IDLE, WALL = "sidecar", "sidecar idle", "sidecar wall"
+PERIOD = 1.1
+"""Seconds from scrape to scrape: a collection is given to all who ask within one."""
+
+
+# In the process that collects.
+
+
+def collect(options: dict[str, Any]) -> dict[str, Any]:
+    """Return ns of CPU time of a collection by each of the two, and how much they expose."""
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    from ws_lifecycle_metrics.store.snapshot import Source
+    from ws_lifecycle_metrics.telemetry.prometheus import render
+
+    source = Source(config(options["directory"]))
+
+    def ours() -> bytes:
+        return render(source.take)[0]
+
+    def multiprocess() -> bytes:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, options["multiprocess"])  # type: ignore[no-untyped-call]  # it has no annotations
+        return generate_latest(registry)
+
+    by_name: dict[str, Callable[[], bytes]] = {OURS: ours, MULTIPROCESS: multiprocess}
+    cases = {name: functools.partial(_cost, make) for name, make in by_name.items()}
+    samples = asyncio.run(interleave(cases, options["rounds"]))
+    lines = {name: make().decode().splitlines() for name, make in by_name.items()}
+    series = {
+        name: sum(not line.startswith("#") for line in found) for name, found in lines.items()
+    }
+    return {"samples": samples, "series": series}
+
+
+def _cost(make: Callable[[], bytes]) -> float:
+    return float(cpu_ns(make))
+
+
+# The sidecar.
+
+
+def threads_cpu(pid: int) -> float:
+    """Return the CPU time of all threads of another process, in ns."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return float(sum(int(task.read_text().split()[0]) for task in tasks))
+
+
+def scrape(port: int) -> float:
+    """Scrape once; return the seconds that it took."""
+    began = time.perf_counter()
+    connection = http.client.HTTPConnection(HOST, port, timeout=20)
+    try:
+        connection.request("GET", "/metrics")
+        found = connection.getresponse()
+        found.read()
+    finally:
+        connection.close()
+    if found.status != 200:
+        raise MeasureError(f"the sidecar answered {found.status}")
+    return time.perf_counter() - began
+
+
+def sidecar(directory: str, rounds: int) -> Samples:
+    """Return CPU ns of a scrape and of an idle period, and ns until the answer."""
+
+    def argv(port: int) -> list[str]:
+        command = f"-m ws_lifecycle_metrics serve --port {port} --service {SERVICE}"
+        return [sys.executable, *command.split(), "--directory", directory]
+
+    with tempfile.TemporaryDirectory() as folder:
+        command = Command(name="sidecar", argv=argv, cwd=ROOT)
+        try:
+            running = start(command, Path(folder), {}, timeout=Deadline.left(30))
+        except StartError as error:
+            raise MeasureError(str(error).strip().splitlines()[-1]) from None
+        try:
+            return _scrapes(running, rounds)
+        except OSError as error:
+            raise MeasureError(f"the sidecar did not answer: {error}") from None
+        finally:
+            running.stop()
+
+
+def _scrapes(running: Running, rounds: int) -> Samples:
+    found: Samples = {SIDECAR: [], IDLE: [], WALL: []}
+    scrape(running.port)
+    for _ in range(rounds):
+        time.sleep(PERIOD)
+        before = threads_cpu(running.pid)
+        time.sleep(PERIOD)
+        idle = threads_cpu(running.pid)
+        took = scrape(running.port)
+        time.sleep(max(0.0, PERIOD - took))
+        after = threads_cpu(running.pid)
+        found[IDLE].append((idle - before) / PERIOD)
+        found[SIDECAR].append(after - idle - (idle - before))
+        found[WALL].append(took * 1e9)
+    return found
+
+
+# In the process that asks.
+
+
+def measure(run: Run) -> Data:
+    """Measure hosts with more and more connections."""
+    levels: dict[str, Any] = {}
+    for level in LEVELS:
+        connections = run.effort.count(level, 0)
+        found: dict[str, Any] = {"samples": {}, "series": {}}
+        for _ in range(max(1, run.effort.processes // 2)):
+            one = _host(run, connections)
+            found["series"] = one["series"]
+            for name, values in one["samples"].items():
+                found["samples"].setdefault(name, []).extend(round(value) for value in values)
+        found["connections"] = connections
+        levels[str(level)] = found
+        say(f"  {connections} connections")
+    return {"levels": levels, "workers": run.effort.workers, "missing": {}}
+
+
+def _host(run: Run, connections: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=shared_memory()) as name:
+        folder, directory = Path(name), str(Path(name) / "segments")
+        with workers(directory, run.effort.workers, connections, ROUTES) as snapshot:
+            describe(snapshot, folder)
+            files = keep_with_prometheus_client(folder, run.effort.workers)
+            options = {"directory": directory, "multiprocess": files, "rounds": run.effort.rounds}
+            found: dict[str, Any] = child(__name__, options)
+            found["samples"] |= sidecar(directory, max(2, run.effort.rounds // 2))
+            return found
+
+
+# What is shown.
+
+
+def _level(data: Data, level: int, name: str) -> Figure | None:
+    found = data["levels"].get(str(level))
+    return figure(found["samples"][name]).scaled(1e-6) if found else None
+
+
+def _ratio(data: Data, level: int) -> Figure | None:
+    found = data["levels"].get(str(level))
+    return ratio(found["samples"][OURS], found["samples"][MULTIPROCESS]) if found else None
+
+
+def tables(data: Data) -> list[Table]:
+    """Return a table with a row for each number of connections."""
+    rows = []
+    for found in data["levels"].values():
+        samples = found["samples"]
+        cells = [shown(figure(samples[n]).scaled(1e-6), 1) for n in (OURS, MULTIPROCESS)]
+        cells.append(shown(ratio(samples[OURS], samples[MULTIPROCESS])))
+        cells += [shown(figure(samples[n]).scaled(1e-6), 1) for n in (SIDECAR, WALL, IDLE)]
+        series = found["series"]
+        rows.append([f"{found['connections']:,}", f"{series[OURS]:,}", *cells])
+    head = ["connections", "series", "CPU ms", "prometheus_client's CPU ms", "of it"]
+    head += ["sidecar: CPU ms", "until the answer, ms", "idle, CPU ms a second"]
+    return [Table(f"A scrape of {data['workers']} workers", head, rows)]
+
+
+def bars(data: Data) -> list[Bar]:
+    """Return what is demanded of a scrape."""
+    return [
+        Bar(
+            demand="8 workers, equal series: CPU, of prometheus_client's multiprocess mode",
+            limit=0.5,
+            unit="×",
+            measured=_ratio(data, 0),
+        ),
+        Bar(
+            demand="80,000 connections: CPU of the sidecar",
+            limit=100,
+            unit="ms",
+            measured=_level(data, 80_000, SIDECAR),
+        ),
+    ]
+
+
+def panels(data: Data) -> list[Panel]:
+    """Return one chart."""
+    values = {}
+    for level, found in data["levels"].items():
+        for name in (OURS, MULTIPROCESS):
+            one = _level(data, int(level), name)
+            if one is not None and (name == OURS or level == "0"):
+                values[
+                    name if name != OURS else f"{OURS}, {found['connections']:,} connections"
+                ] = one
+    title = f"CPU of a scrape, {data['workers']} workers"
+    return [Panel(name="cpu", title=title, unit="ms", values=values)]
+
+
+if __name__ == "__main__":
+    answer(collect)
