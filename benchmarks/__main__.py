@@ -15,12 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from . import overhead, report, results, scrape, servers
+from . import growth, overhead, report, results, scrape, servers, subscriptions, tracing
 from .measure import EFFORTS, Deadline, MeasureError, forget_environment, say, told
 from .part import Part, Run
 from .peers import CACHE, CANDIDATES, forget_environments, sink
 
-PARTS: dict[str, Part] = {part.NAME: cast("Part", part) for part in (overhead, servers, scrape)}
+PARTS: dict[str, Part] = {
+    part.NAME: cast("Part", part)
+    for part in (overhead, servers, scrape, growth, subscriptions, tracing)
+}
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:

@@ -15,7 +15,7 @@ from .measure import ROOT, Effort, machine, versions
 from .part import Data
 
 COMMITTED = ROOT / "benchmarks" / "results"
-OWN = ("ws-lifecycle-metrics", "prometheus-client", "uvloop", "uvicorn", "granian")
+OWN = ("ws-lifecycle-metrics",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,6 +33,7 @@ from .measure import (
     interleave,
     ratio,
     say,
+    versions,
 )
 from .part import Bar, Data, Panel, Run, Table, shown
 from .peers import shared_memory
@@ -167,7 +168,11 @@ def measure(run: Run) -> Data:
         found["connections"] = connections
         levels[str(level)] = found
         say(f"  {connections} connections")
-    return {"levels": levels, "workers": run.effort.workers, "missing": {}}
+    return {
+        "levels": levels,
+        "workers": run.effort.workers,
+        "versions": versions(("prometheus-client",)),
+    }
 
 
 def _host(run: Run, connections: int) -> dict[str, Any]:

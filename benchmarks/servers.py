@@ -31,6 +31,7 @@ from .measure import (
     interleave,
     ratio,
     say,
+    versions,
 )
 from .part import Bar, Data, Panel, Run, Table, shown
 from .peers import CANDIDATES, place, python_of
@@ -175,6 +176,7 @@ def measure(run: Run) -> Data:
     return {
         "cases": cases | more,
         "missing": {CANDIDATES[key].name: why for key, why in (missing | lost).items()},
+        "versions": versions(("uvicorn", "granian", "uvloop", "websockets", "httptools")),
     }
 
 
