@@ -15,14 +15,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from . import growth, overhead, report, results, scrape, servers, subscriptions, tracing
+from . import (
+    growth,
+    overhead,
+    report,
+    results,
+    scrape,
+    servers,
+    subscriptions,
+    tracing,
+    watchdog_cost,
+)
 from .measure import EFFORTS, Deadline, MeasureError, forget_environment, say, told
 from .part import Part, Run
 from .peers import CACHE, CANDIDATES, forget_environments, sink
 
 PARTS: dict[str, Part] = {
     part.NAME: cast("Part", part)
-    for part in (overhead, servers, scrape, growth, subscriptions, tracing)
+    for part in (overhead, servers, scrape, growth, subscriptions, tracing, watchdog_cost)
 }
 
 

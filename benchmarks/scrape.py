@@ -137,8 +137,8 @@ def sidecar(directory: str, rounds: int) -> Samples:
 def _scrapes(running: Running, rounds: int) -> Samples:
     found: Samples = {SIDECAR: [], IDLE: [], WALL: []}
     scrape(running.port)
+    time.sleep(PERIOD)
     for _ in range(rounds):
-        time.sleep(PERIOD)
         before = threads_cpu(running.pid)
         time.sleep(PERIOD)
         idle = threads_cpu(running.pid)
@@ -183,7 +183,7 @@ def _host(run: Run, connections: int) -> dict[str, Any]:
             files = keep_with_prometheus_client(folder, run.effort.workers)
             options = {"directory": directory, "multiprocess": files, "rounds": run.effort.rounds}
             found: dict[str, Any] = child(__name__, options)
-            found["samples"] |= sidecar(directory, max(2, run.effort.rounds // 2))
+            found["samples"] |= sidecar(directory, max(1, run.effort.rounds // 2))
             return found
 
 

@@ -1,17 +1,13 @@
 """What the watch costs a worker with 10,000 connections: beats and scans, in CPU time.
 
-    python benchmarks/watchdog_cost.py [CONNECTIONS]
-
-The bar is 0.5 % of one core. Every second there are four beats and one scan; every five
-seconds the scan looks where 100 connections wait.
+Every second there are four beats and one scan; every five seconds the scan looks where 100
+connections wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import resource
-import sys
 import tempfile
 import time
 from typing import Any
@@ -19,18 +15,33 @@ from typing import Any
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
 from ws_lifecycle_metrics.store.workers import existing
 
-SECONDS = 10.0
+from .echo import SCOPE, App
+from .measure import Figure, Samples, added, alternate, answer, child, figure
+from .part import Bar, Data, Panel, Run, Table, shown
+
+NAME = "watchdog"
+TITLE = "The watch from inside"
+ABOUT = """\
+A process with idle connections does nothing but to beat and to scan; the share of one core is
+compared with that of a process whose watch was switched off."""
+
+CONNECTIONS = 10_000
+SECONDS = 8.0
 BAR = 0.5
+SHARE = "share"
+WATCHED, UNWATCHED = "with the watch", "without"
 
 
-async def echo(_scope: Any, receive: Any, send: Any) -> None:
+async def wait(_scope: Any, receive: Any, send: Any) -> None:
+    """Accept, and read until the client leaves."""
     await receive()
     await send({"type": "websocket.accept"})
     while (await receive())["type"] == "websocket.receive":
-        await send({"type": "websocket.send", "text": "x"})
+        pass
 
 
-async def connect(app: Any, forever: asyncio.Event) -> None:
+async def connect(app: App, forever: asyncio.Event) -> None:
+    """Be a client that sends one text and then nothing."""
     inbox = [{"type": "websocket.receive", "text": "x"}, {"type": "websocket.connect"}]
 
     async def receive() -> dict[str, Any]:
@@ -41,19 +52,13 @@ async def connect(app: Any, forever: asyncio.Event) -> None:
 
     async def send(_message: object) -> None: ...
 
-    scope = {"type": "websocket", "asgi": {"version": "3.0"}, "path": "/", "headers": []}
-    await app(scope, receive, send)
+    await app(dict(SCOPE), receive, send)
 
 
-def used() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-async def measure(connections: int, watched: bool, base: str) -> float:
+async def share(connections: int, seconds: float, *, watched: bool, directory: str) -> float:
     """Return the share of a core in % that a worker with idle connections uses."""
-    config = Config(service="cost", directory=f"{base}/{watched}")
-    app, forever = LifecycleMiddleware(echo, config=config), asyncio.Event()
+    config = Config(service="cost", directory=directory)
+    app, forever = LifecycleMiddleware(wait, config=config), asyncio.Event()
     tasks = [asyncio.create_task(connect(app, forever)) for _ in range(connections)]
     await asyncio.sleep(2)
     if not watched:
@@ -61,25 +66,66 @@ async def measure(connections: int, watched: bool, base: str) -> float:
         assert worker is not None
         worker.watch.heartbeat.loop = None  # no beat, hence no scan
         worker.watch.heartbeat.rest()
-    began, cpu = time.perf_counter(), used()
-    await asyncio.sleep(SECONDS)
-    share = 100 * (used() - cpu) / (time.perf_counter() - began)
+    began, cpu = time.perf_counter(), time.process_time()
+    await asyncio.sleep(seconds)
+    found = 100 * (time.process_time() - cpu) / (time.perf_counter() - began)
     forever.set()
     await asyncio.gather(*tasks)
-    return share
+    return found
 
 
-def main() -> int:
+def work(options: dict[str, Any]) -> float:
+    """Measure in this process."""
     logging.disable(logging.ERROR)  # that making so many connections holds up the loop
-    connections = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    with tempfile.TemporaryDirectory() as base:
-        without = asyncio.run(measure(connections, False, base))
-        shares = [asyncio.run(measure(connections, True, base)) for _ in range(3)]
-    cost = min(shares) - without
-    print(f"{connections} connections: {', '.join(f'{s:.3f} %' for s in shares)} of a core,")
-    print(f"without the watch {without:.3f} %: it costs {cost:.3f} %, the bar is {BAR} %")
-    return cost > BAR
+    with tempfile.TemporaryDirectory() as directory:
+        return asyncio.run(share(**options, directory=directory))
+
+
+def measure(run: Run) -> Data:
+    """Measure both in turn, each in processes of its own."""
+    options = {
+        "connections": run.effort.count(CONNECTIONS, 10),
+        "seconds": max(0.2, SECONDS * run.effort.size),
+    }
+
+    def one(_name: str) -> dict[str, Samples]:
+        shares = {
+            name: [child(__name__, {**options, "watched": name == WATCHED})]
+            for name in (UNWATCHED, WATCHED)
+        }
+        return {SHARE: shares}
+
+    found, missing = alternate([NAME], max(1, run.effort.processes // 2 + 1), one)
+    samples = found.get(NAME, {}).get(SHARE, {})
+    return {"samples": samples, "connections": options["connections"], "missing": missing}
+
+
+def _cost(data: Data) -> Figure | None:
+    samples = data["samples"]
+    return added(samples[WATCHED], samples[UNWATCHED]) if samples else None
+
+
+def tables(data: Data) -> list[Table]:
+    """Return both, and the difference."""
+    rows = [[name, shown(figure(values), 3)] for name, values in data["samples"].items()]
+    cost = _cost(data)
+    rows.append(["the watch", shown(cost, 3) if cost else ""])
+    title = f"{data['connections']:,} idle connections"
+    return [Table(title, ["", "% of a core"], rows)]
+
+
+def bars(data: Data) -> list[Bar]:
+    """Return what is demanded of the watch."""
+    demand = "beats and scans for 10,000 connections"
+    return [Bar(demand=demand, limit=BAR, unit="% of a core", measured=_cost(data))]
+
+
+def panels(data: Data) -> list[Panel]:
+    """Return one chart."""
+    values = {name: figure(samples) for name, samples in data["samples"].items()}
+    title = f"CPU of a worker with {data['connections']:,} idle connections"
+    return [Panel(name="share", title=title, unit="% of a core", values=values)]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    answer(work)
