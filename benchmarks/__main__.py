@@ -26,9 +26,11 @@ from . import (
     tracing,
     watchdog_cost,
 )
-from .measure import EFFORTS, Deadline, MeasureError, forget_environment, say, told
+from .measure import EFFORTS
 from .part import Part, Run
-from .peers import CACHE, CANDIDATES, forget_environments, sink
+from .peers import CANDIDATES
+from .places import CACHE, forget_environments, sink
+from .processes import Deadline, MeasureError, forget_environment, say, told
 
 PARTS: dict[str, Part] = {
     part.NAME: cast("Part", part)

@@ -15,23 +15,11 @@ from ws_lifecycle_metrics.telemetry.prometheus import render
 
 from .echo import App, Server, converse, echo, end, noop, open_idle
 from .hosts import config, workers
-from .measure import (
-    BARE,
-    NOOP,
-    OURS,
-    Figure,
-    Samples,
-    alternate,
-    answer,
-    child,
-    figure,
-    interleave,
-    ratio,
-    say,
-)
+from .measure import BARE, NOOP, OURS, Figure, Samples, figure, interleave, ratio
 from .overhead import SAMPLE_NS, TEXT, enough, message_cost
 from .part import Bar, Data, Panel, Run, Table, shown
-from .peers import shared_memory
+from .places import shared_memory
+from .processes import alternate, answer, child, say
 
 NAME = "growth"
 TITLE = "Growth"

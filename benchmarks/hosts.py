@@ -16,7 +16,7 @@ from ws_lifecycle_metrics.catalog import Kind
 from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
 
 from .echo import SCOPE, Server, converse, echo, open_idle
-from .measure import background, child
+from .processes import background, child
 
 SERVICE = "bench"
 SERIES = "series.json"

@@ -15,25 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .echo import App, Server, converse, echo, end, noop, open_idle
-from .measure import (
-    BARE,
-    NOOP,
-    Figure,
-    Samples,
-    added,
-    alternate,
-    answer,
-    child,
-    cpu_ns,
-    figure,
-    interleave,
-    ratio,
-    say,
-    versions,
-)
+from .echo import App, Idle, Server, converse, echo, noop, open_idle
+from .measure import BARE, NOOP, Figure, Samples, added, cpu_ns, figure, interleave, ratio, versions
 from .part import Bar, Data, Panel, Run, Table, shown
-from .peers import CANDIDATES, place, python_of
+from .peers import CANDIDATES
+from .places import place, python_of
+from .processes import alternate, answer, child, say
 
 NAME = "overhead"
 TITLE = "In one process"
@@ -51,6 +38,9 @@ KIB = 1024
 
 
 # In the process of a candidate.
+
+_kept: list[list[Idle]] = []
+"""Connections that wait until the process ends: to end them would take longer than all the rest."""
 
 
 def message_cost(app: App, count: int) -> float:
@@ -75,8 +65,8 @@ def enough(cost: Callable[[App, int], float], app: App, wanted: float) -> int:
     return max(20, int(wanted / max(100.0, cost(app, 200))))
 
 
-async def idle_memory(app: App, count: int, folder: Path | None) -> float:
-    """Return bytes that one of many connections holds that are accepted and wait."""
+async def idle_memory(app: App, count: int, folder: Path | None) -> tuple[float, list[Idle]]:
+    """Return bytes that one of many connections holds that are accepted and wait; and all these."""
 
     def held() -> int:
         gc.collect()
@@ -85,14 +75,13 @@ async def idle_memory(app: App, count: int, folder: Path | None) -> float:
         return tracemalloc.get_traced_memory()[0] + sum(512 * file.st_blocks for file in files)
 
     tracemalloc.start()
-    try:
-        before = held()
-        running = await open_idle(app, count)
-        after = held()
-    finally:
-        tracemalloc.stop()
-    await end(running)
-    return (after - before) / count
+    gc.disable()  # it would look again and again at all that is kept
+    before = held()
+    running = await open_idle(app, count)
+    after = held()
+    gc.enable()
+    tracemalloc.stop()
+    return (after - before) / count, running
 
 
 async def costs(apps: dict[str, App], options: dict[str, Any]) -> dict[str, Samples]:
@@ -113,15 +102,12 @@ async def memory(apps: dict[str, App], options: dict[str, Any]) -> dict[str, Sam
     folder = Path(options["folder"]) if options["folder"] else None
     found: Samples = {}
     for case, app in apps.items():
-        await open_and_end(app)
-        found[case] = [await idle_memory(app, options["open"], folder)]
+        converse(app, [Server(TEXT, 2)])  # the first one makes what all others share
+        _kept.append(await open_idle(app, 1))
+        held, running = await idle_memory(app, options["open"], folder)
+        _kept.append(running)
+        found[case] = [held]
     return {IDLE: found}
-
-
-async def open_and_end(app: App) -> None:
-    """Let the first connection make what all others share."""
-    converse(app, [Server(TEXT, 2)])
-    await end(await open_idle(app, 1))
 
 
 def work(options: dict[str, Any]) -> dict[str, Any]:
@@ -163,7 +149,8 @@ def measure(run: Run) -> Data:
     timed, missing = alternate(run.candidates, run.effort.processes, lambda key: one(key, 0))
     keys = [key for key in run.candidates if key not in missing]
     count = run.effort.count(OPEN, 100)
-    held, lost = alternate(keys, min(2, run.effort.processes), lambda key: one(key, count))
+    # Once: what is counted are allocations, and these do not depend on the machine's noise.
+    held, lost = alternate(keys, 1, lambda key: one(key, count))
     return {
         "cases": {key: timed[key] | held.get(key, {}) for key in timed},
         "missing": {CANDIDATES[key].name: why for key, why in (missing | lost).items()},

@@ -1,29 +1,21 @@
 """The candidates: this project and its peers, each as its own documentation says to use it.
 
 A candidate's `wrap` runs only in the environment that has its packages; nothing of a peer is
-imported before. What would leave the process goes to nothing, or to `sink()` on loopback.
+imported before. What would leave the process goes to nothing, or to the sink of `places.py`.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 from .echo import App
-from .measure import OURS, ROOT, MeasureError
+from .measure import OURS
 
-CACHE = ROOT / ".bench"
 SERVERS = ("uvicorn[standard]", "granian")
-SINK = "{sink}"
-"""Stands for the address of `sink()` in a candidate's environment."""
+SINK, FOLDER = "{sink}", "{folder}"
+"""Stand in a candidate's environment for the address that takes what it sends, and its folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,7 +176,7 @@ def _asgion(app: App, *, trace: bool) -> App:
 
 
 _PROMETHEUS = ("prometheus-client", *SERVERS)
-_MULTIPROCESS = {"PROMETHEUS_MULTIPROC_DIR": "{folder}"}
+_MULTIPROCESS = {"PROMETHEUS_MULTIPROC_DIR": FOLDER}
 _OTEL = ("opentelemetry-instrumentation-asgi", "opentelemetry-sdk", *SERVERS)
 _DATADOG = {
     "DD_TRACE_AGENT_URL": SINK,
@@ -197,7 +189,7 @@ CANDIDATES: Mapping[str, Candidate] = {
     "ours": Candidate(
         name=OURS,
         wrap=_ours,
-        environment={"WS_LIFECYCLE_DIRECTORY": "{folder}"},
+        environment={"WS_LIFECYCLE_DIRECTORY": FOLDER},
     ),
     "prometheus-prebound": Candidate(
         name="prometheus_client, pre-bound", wrap=_prebound, packages=_PROMETHEUS
@@ -268,77 +260,3 @@ CANDIDATES: Mapping[str, Candidate] = {
         name="ddtrace", wrap=_ddtrace, packages=("ddtrace", *SERVERS), environment=_DATADOG
     ),
 }
-
-
-# Where they run.
-
-
-class MissingError(MeasureError):
-    """A candidate cannot be measured here; the text says why."""
-
-
-def python_of(candidate: Candidate) -> str:
-    """Return the Python that has a candidate's packages, installed on the first call.
-
-    Raises `MissingError`.
-    """
-    if not candidate.packages:
-        return sys.executable
-    if sys.version_info[:2] < candidate.oldest:
-        needed = ".".join(map(str, candidate.oldest))
-        raise MissingError(f"it needs Python {needed}")
-    # Imported here: an environment of a peer has this module, but not what that one imports.
-    from ws_lifecycle_metrics.conformance.venvs import InstallError, environment
-
-    os.environ["XDG_CACHE_HOME"] = str(CACHE)
-    try:
-        return environment(candidate.packages, beside=False)
-    except InstallError as error:
-        raise MissingError(str(error)) from None
-
-
-def forget_environments() -> None:
-    """Remove the peers' environments, so that the newest versions are installed."""
-    shutil.rmtree(CACHE / "ws-lifecycle-metrics", ignore_errors=True)
-
-
-@contextmanager
-def place(candidate: Candidate, address: str) -> Iterator[dict[str, str]]:
-    """Yield what a process of a candidate has in its environment, with a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=shared_memory()) as folder:
-        filled = {"folder": folder, "sink": address}
-        yield {name: text.format(**filled) for name, text in candidate.environment.items()}
-
-
-def shared_memory() -> str | None:
-    """Return where files are in memory, as they are in production; None where that is nowhere."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-
-
-class _Sink(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("content-length") or 0))
-        self.send_response(200)
-        self.send_header("content-length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    do_GET = do_PUT = do_POST  # noqa: N815  # the base class calls them by these names
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def sink() -> Iterator[str]:
-    """Take on loopback what candidates send away; yield the address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Sink)
-    server.daemon_threads = True
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)

@@ -19,24 +19,10 @@ from typing import Any
 from ws_lifecycle_metrics.conformance.process import HOST, Command, Running, StartError, start
 
 from .hosts import SERVICE, config, describe, keep_with_prometheus_client, workers
-from .measure import (
-    OURS,
-    ROOT,
-    Deadline,
-    Figure,
-    MeasureError,
-    Samples,
-    answer,
-    child,
-    cpu_ns,
-    figure,
-    interleave,
-    ratio,
-    say,
-    versions,
-)
+from .measure import OURS, ROOT, Figure, Samples, cpu_ns, figure, interleave, ratio, versions
 from .part import Bar, Data, Panel, Run, Table, shown
-from .peers import shared_memory
+from .places import shared_memory
+from .processes import Deadline, MeasureError, answer, child, say
 
 NAME = "scrape"
 TITLE = "Scrape"

@@ -18,23 +18,11 @@ from pathlib import Path
 from ws_lifecycle_metrics.conformance.frames import TEXT, encode, new_key
 from ws_lifecycle_metrics.conformance.process import HOST, Command, Running, StartError, start
 
-from .measure import (
-    BARE,
-    NOOP,
-    ROOT,
-    Deadline,
-    Figure,
-    MeasureError,
-    Samples,
-    alternate,
-    figure,
-    interleave,
-    ratio,
-    say,
-    versions,
-)
+from .measure import BARE, NOOP, ROOT, Figure, Samples, figure, interleave, ratio, versions
 from .part import Bar, Data, Panel, Run, Table, shown
-from .peers import CANDIDATES, place, python_of
+from .peers import CANDIDATES
+from .places import place, python_of
+from .processes import Deadline, MeasureError, alternate, say
 from .served import BARE_PATH, CANDIDATE_PATH, CPU_PATH, KEY, NOOP_PATH
 
 NAME = "servers"

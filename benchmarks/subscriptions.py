@@ -24,21 +24,10 @@ from ws_lifecycle_metrics import Config, LifecycleMiddleware
 from ws_lifecycle_metrics.integrations.strawberry import LifecycleExtension
 
 from .echo import noop
-from .measure import (
-    NOOP,
-    OURS,
-    Figure,
-    Samples,
-    alternate,
-    answer,
-    child,
-    figure,
-    interleave,
-    ratio,
-    versions,
-)
+from .measure import NOOP, OURS, Figure, Samples, figure, interleave, ratio, versions
 from .part import Bar, Data, Panel, Run, Table, shown
 from .peers import provider
+from .processes import alternate, answer, child
 
 NAME = "subscriptions"
 TITLE = "GraphQL"

@@ -17,24 +17,11 @@ from typing import Any
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
 
 from .echo import App, Server, converse, echo, noop
-from .measure import (
-    NOOP,
-    OURS,
-    Figure,
-    Samples,
-    added,
-    alternate,
-    answer,
-    child,
-    cpu_ns,
-    figure,
-    interleave,
-    ratio,
-    versions,
-)
+from .measure import NOOP, OURS, Figure, Samples, added, cpu_ns, figure, interleave, ratio, versions
 from .overhead import TEXT
 from .part import Bar, Data, Panel, Run, Table, shown
 from .peers import opentelemetry_asgi, provider
+from .processes import alternate, answer, child
 
 NAME = "tracing"
 TITLE = "OpenTelemetry"

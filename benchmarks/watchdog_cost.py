@@ -16,8 +16,9 @@ from ws_lifecycle_metrics import Config, LifecycleMiddleware
 from ws_lifecycle_metrics.store.workers import existing
 
 from .echo import SCOPE, App
-from .measure import Figure, Samples, added, alternate, answer, child, figure
+from .measure import Figure, Samples, added, figure
 from .part import Bar, Data, Panel, Run, Table, shown
+from .processes import alternate, answer, child
 
 NAME = "watchdog"
 TITLE = "The watch from inside"

@@ -11,18 +11,10 @@ import pytest
 
 from benchmarks import report, results
 from benchmarks.__main__ import PARTS, main
-from benchmarks.measure import (
-    MeasureError,
-    added,
-    alternate,
-    background,
-    child,
-    figure,
-    ratio,
-    turned,
-)
+from benchmarks.measure import added, figure, ratio, turned
 from benchmarks.part import Bar
 from benchmarks.plots import plot_name
+from benchmarks.processes import MeasureError, alternate, background, child
 
 if TYPE_CHECKING:
     from pathlib import Path
