@@ -136,7 +136,8 @@ def measure(families: list[Metric], hosts: int, minutes: int) -> dict[str, float
         text = folder / "fleet.om"
         with text.open("w", encoding="utf-8") as out:
             out.writelines(samples(families, hosts, minutes))
-        command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", text, folder / "tsdb"]
+        command = ["promtool", "tsdb", "create-blocks-from", "openmetrics"]
+        command += [str(text), str(folder / "tsdb")]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=1800)
         text.unlink()
         with prometheus(folder) as base:

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
-from ws_lifecycle_metrics.store.snapshot import Source
-from ws_lifecycle_metrics.telemetry.prometheus import render
 
 from .echo import App, Server, converse, echo, end, noop, open_idle
-from .hosts import config, workers
 from .measure import BARE, NOOP, OURS, Figure, Samples, figure, interleave, ratio
 from .overhead import SAMPLE_NS, TEXT, enough, message_cost
 from .part import Bar, Data, Panel, Run, Table, shown
 from .places import shared_memory
 from .processes import alternate, answer, child, say
+from .workers import series
 
 NAME = "growth"
 TITLE = "Growth"
@@ -86,16 +84,6 @@ def work(options: dict[str, Any]) -> object:
 
 
 # In the process that asks.
-
-
-def series(routes: int, count: int) -> int:
-    """Return how many series a host of so many workers exposes."""
-    with (
-        tempfile.TemporaryDirectory(prefix="bench-", dir=shared_memory()) as directory,
-        workers(directory, count, 0, routes),
-    ):
-        text = render(Source(config(directory)).take)[0].decode()
-    return sum(not line.startswith("#") for line in text.splitlines())
 
 
 def measure(run: Run) -> Data:

@@ -18,22 +18,30 @@ from typing import Any
 
 from ws_lifecycle_metrics.conformance.process import HOST, Command, Running, StartError, start
 
-from .hosts import SERVICE, config, describe, keep_with_prometheus_client, workers
 from .measure import OURS, ROOT, Figure, Samples, cpu_ns, figure, interleave, ratio, versions
 from .part import Bar, Data, Panel, Run, Table, shown
 from .places import shared_memory
 from .processes import Deadline, MeasureError, answer, child, say
+from .workers import (
+    SERVICE,
+    config,
+    describe,
+    keep_with_prometheus_client,
+    routes_for,
+    running,
+)
 
 NAME = "scrape"
 TITLE = "Scrape"
 ABOUT = """\
-`/metrics` of one host. Both expose the same series; prometheus_client knows nothing of single
-connections, so their number changes nothing there. Collecting and rendering is measured in turn in
-one process. `sidecar` is the real one, asked over HTTP each 1.1 s: the CPU time of its process
-above what it uses when nobody asks, and the time until the answer is there."""
+`/metrics` of one host, whose workers have 1,000 series each. Both expose the same ones;
+prometheus_client knows nothing of single connections, so their number changes nothing there.
+Collecting and rendering is measured in turn in one process. `sidecar` is the real one, asked over
+HTTP each 1.1 s: the CPU time of its process above what it uses when nobody asks, and the time until
+the answer is there."""
 
 LEVELS = (0, 10_000, 80_000)
-ROUTES = 4
+SERIES = 1_000
 MULTIPROCESS = "prometheus_client, multiprocess mode"
 SIDECAR, IDLE, WALL = "sidecar", "sidecar idle", "sidecar wall"
 PERIOD = 1.1
@@ -109,28 +117,28 @@ def sidecar(directory: str, rounds: int) -> Samples:
     with tempfile.TemporaryDirectory() as folder:
         command = Command(name="sidecar", argv=argv, cwd=ROOT)
         try:
-            running = start(command, Path(folder), {}, timeout=Deadline.left(30))
+            served = start(command, Path(folder), {}, timeout=Deadline.left(30))
         except StartError as error:
             raise MeasureError(str(error).strip().splitlines()[-1]) from None
         try:
-            return _scrapes(running, rounds)
+            return _scrapes(served, rounds)
         except OSError as error:
             raise MeasureError(f"the sidecar did not answer: {error}") from None
         finally:
-            running.stop()
+            served.stop()
 
 
-def _scrapes(running: Running, rounds: int) -> Samples:
+def _scrapes(served: Running, rounds: int) -> Samples:
     found: Samples = {SIDECAR: [], IDLE: [], WALL: []}
-    scrape(running.port)
+    scrape(served.port)
     time.sleep(PERIOD)
     for _ in range(rounds):
-        before = threads_cpu(running.pid)
+        before = threads_cpu(served.pid)
         time.sleep(PERIOD)
-        idle = threads_cpu(running.pid)
-        took = scrape(running.port)
+        idle = threads_cpu(served.pid)
+        took = scrape(served.port)
         time.sleep(max(0.0, PERIOD - took))
-        after = threads_cpu(running.pid)
+        after = threads_cpu(served.pid)
         found[IDLE].append((idle - before) / PERIOD)
         found[SIDECAR].append(after - idle - (idle - before))
         found[WALL].append(took * 1e9)
@@ -143,11 +151,12 @@ def _scrapes(running: Running, rounds: int) -> Samples:
 def measure(run: Run) -> Data:
     """Measure hosts with more and more connections."""
     levels: dict[str, Any] = {}
+    routes = routes_for(SERIES)
     for level in LEVELS:
         connections = run.effort.count(level, 0)
         found: dict[str, Any] = {"samples": {}, "series": {}}
         for _ in range(max(1, run.effort.processes // 2)):
-            one = _host(run, connections)
+            one = _host(run, connections, routes)
             found["series"] = one["series"]
             for name, values in one["samples"].items():
                 found["samples"].setdefault(name, []).extend(round(value) for value in values)
@@ -156,15 +165,16 @@ def measure(run: Run) -> Data:
         say(f"  {connections} connections")
     return {
         "levels": levels,
+        "routes": routes,
         "workers": run.effort.workers,
         "versions": versions(("prometheus-client",)),
     }
 
 
-def _host(run: Run, connections: int) -> dict[str, Any]:
+def _host(run: Run, connections: int, routes: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="bench-", dir=shared_memory()) as name:
         folder, directory = Path(name), str(Path(name) / "segments")
-        with workers(directory, run.effort.workers, connections, ROUTES) as snapshot:
+        with running(directory, run.effort.workers, connections, routes) as snapshot:
             describe(snapshot, folder)
             files = keep_with_prometheus_client(folder, run.effort.workers)
             options = {"directory": directory, "multiprocess": files, "rounds": run.effort.rounds}
@@ -198,14 +208,15 @@ def tables(data: Data) -> list[Table]:
         rows.append([f"{found['connections']:,}", f"{series[OURS]:,}", *cells])
     head = ["connections", "series", "CPU ms", "prometheus_client's CPU ms", "of it"]
     head += ["sidecar: CPU ms", "until the answer, ms", "idle, CPU ms a second"]
-    return [Table(f"A scrape of {data['workers']} workers", head, rows)]
+    title = f"A scrape of {data['workers']} workers with {data['routes']} routes"
+    return [Table(title, head, rows)]
 
 
 def bars(data: Data) -> list[Bar]:
     """Return what is demanded of a scrape."""
     return [
         Bar(
-            demand="8 workers, equal series: CPU, of prometheus_client's multiprocess mode",
+            demand="8 workers of 1,000 series each: CPU, of prometheus_client's multiprocess mode",
             limit=0.5,
             unit="×",
             measured=_ratio(data, 0),

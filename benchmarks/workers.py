@@ -1,11 +1,13 @@
-"""A host to be scraped: workers with connections, and the same series kept by prometheus_client."""
+"""Workers that are processes: with connections, or keeping the same series by prometheus_client."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from ws_lifecycle_metrics.catalog import Kind
 from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
 
 from .echo import SCOPE, Server, converse, echo, open_idle
+from .places import shared_memory
 from .processes import background, child
 
 SERVICE = "bench"
@@ -28,7 +31,7 @@ def config(directory: str, **options: Any) -> Config:
 
 
 @contextmanager
-def workers(directory: str, count: int, connections: int, routes: int) -> Iterator[Snapshot]:
+def running(directory: str, count: int, connections: int, routes: int) -> Iterator[Snapshot]:
     """Run workers that share `connections` idle ones; yield what a reader sees of them."""
     with ExitStack() as stack:
         for number in range(count):
@@ -36,6 +39,28 @@ def workers(directory: str, count: int, connections: int, routes: int) -> Iterat
             options = {"directory": directory, "connections": mine, "routes": routes}
             stack.enter_context(background(__name__, {"worker": options}, {}))
         yield Source(config(directory)).take()
+
+
+def series(routes: int, count: int) -> int:
+    """Return how many series a host of so many workers exposes."""
+    from ws_lifecycle_metrics.telemetry.prometheus import render
+
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-", dir=shared_memory()) as directory,
+        running(directory, count, 0, routes),
+    ):
+        return samples_of(render(Source(config(directory)).take)[0])
+
+
+def samples_of(exposition: bytes) -> int:
+    """Count the samples of an exposition; each is a series to Prometheus."""
+    return sum(not line.startswith(b"#") for line in exposition.splitlines())
+
+
+def routes_for(wanted: int) -> int:
+    """Return how many routes give a worker so many series."""
+    one, two = series(1, 1), series(2, 1)
+    return 1 + max(0, math.ceil((wanted - one) / (two - one)))
 
 
 async def work(directory: str, connections: int, routes: int) -> None:
@@ -46,10 +71,10 @@ async def work(directory: str, connections: int, routes: int) -> None:
     )
     for path in paths:
         converse(_at(app, path), [Server("x" * 64, 10)])
-    running = []
+    waiting = []
     for number, path in enumerate(paths):
         mine = connections // routes + (number < connections % routes)
-        running += await open_idle(_at(app, path), mine)
+        waiting += await open_idle(_at(app, path), mine)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     # Ended as a killed worker is: nobody reads what closing so many would write.
