@@ -26,10 +26,10 @@ NAME = "overhead"
 TITLE = "In one process"
 ABOUT = """\
 An echo application, texts of 64 bytes; a message is one event received or sent. Thread CPU time,
-the garbage collector off; what candidates do in threads of their own, such as exporting, is not in
-it, but in the end-to-end figures it is. `× no-op` is over the wrapper and the application together,
-in the same round. Memory is what Python allocates and the files that are mapped, of one of many
-accepted connections that wait."""
+the garbage collector off; what candidates do in threads of their own, such as exporting, is only in
+the end-to-end figures. `× no-op` is over the wrapper and the application together, in the same
+round; who stays at 1 or below does not look at messages. Memory is what Python allocates and the
+files that are mapped, of one of many accepted connections that wait."""
 MESSAGE, CONNECTION, IDLE = "message", "connection", "idle"
 TEXT = "x" * 64
 SAMPLE_NS = 25e6

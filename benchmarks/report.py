@@ -16,12 +16,11 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 PLOTS = ROOT / "docs" / "plots"
 NOTE = "<!-- Written by `python -m benchmarks` from benchmarks/results; edit that instead. -->\n"
 ABOUT = """\
-`make bench` measures all of this on your machine and writes this page; `make bench
-PYTHON=python3.13` takes another Python, whose results then stand beside. Each candidate has an
-environment of its own with the newest versions; what is compared was measured in turn within one
-process, and only values of the same round are compared. A figure is the median over all rounds and
-processes, with the quartiles in brackets; all samples are in
-[benchmarks/results](../benchmarks/results).
+`make bench` measures all of this on your machine and writes this page. The results of another
+Python, as with `make bench PYTHON=python3.13`, then stand beside. Each candidate has an environment
+of its own with the newest versions; what is compared was measured in turn within one process, and
+only values of the same round are compared. A figure is the median over all rounds and processes,
+with the quartiles in brackets; all samples are in [benchmarks/results](../benchmarks/results).
 """
 
 

@@ -34,7 +34,8 @@ a candidate does in the background is in all three figures of its process alike.
 
 CONNECTIONS = 16
 ECHOES = 100_000
-SLICE_NS = 300e6
+SLICE_NS, SLICES = 60e6, 5
+"""CPU time of a slice, and slices a round: the shorter, the less changes from one to the next."""
 FRAME = encode(TEXT, b"x" * 64)
 ECHO_BYTES = 2 + 64  # a frame of a server has no mask
 SECONDS = 20.0
@@ -147,7 +148,7 @@ async def _slices(port: int, control: Client, key: str, run: Run) -> Samples:
         count = int(SLICE_NS * run.effort.size / few)
         cases[name] = functools.partial(echoes, port, path, control, count)
     Deadline.left(1)
-    return await interleave(cases, run.effort.rounds)
+    return await interleave(cases, SLICES * run.effort.rounds)
 
 
 def measure(run: Run) -> Data:
