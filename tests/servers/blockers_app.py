@@ -105,12 +105,19 @@ async def outlive_the_shutdown(receive, send):
     await asyncio.sleep(HANG)  # draining
 
 
+async def never_listen(receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    await asyncio.sleep(2 * HANG)  # ghost
+
+
 PATHS = {
     "/handshake": never_answer,
     "/send_blocked": send_without_end,
     "/closing": ignore_the_end,
     "/receive_withheld": deny_and_wait,
     "/draining": outlive_the_shutdown,
+    "/ghost": never_listen,
 }
 
 

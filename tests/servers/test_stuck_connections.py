@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import signal
 import socket
 import struct
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
-from tests.servers.blockers import GRANIAN, UVICORN
+from tests.graphql.peer import TRANSPORT_WS
+from tests.servers.blockers import APP, GRANIAN, UVICORN, ask, dial
 from tests.servers.harness import HOST, ROOT
 from tests.servers.sidecar import hanging, sidecar
 
@@ -28,15 +33,16 @@ THRESHOLD = 1.0
 LATE = 2.0
 REASONS = ("handshake", "send_blocked", "closing", "receive_withheld", "draining")
 SOURCE = "tests/servers/blockers_app.py"
-APP = (ROOT / SOURCE).read_text().splitlines()
+ORPHANS = "tests/servers/orphans_app.py"
 CLOSE_FRAME = b"\x88\x82\x00\x00\x00\x00\x03\xe8"
 """A client's: final, masked by zeros, code 1000."""
 
 
-def lines_of(reason: str) -> set[str]:
+def lines_of(reason: str, source: str) -> set[str]:
     """Where the application waits: the marked line, or in it the call that is the marked one."""
     mark = "# " + reason
-    return {f"{number}" for number, line in enumerate(APP, 1) if line.endswith(mark)}
+    lines = (ROOT / source).read_text().splitlines()
+    return {f"{number}" for number, line in enumerate(lines, 1) if line.endswith(mark)}
 
 
 @contextmanager
@@ -59,19 +65,28 @@ def reset(client: socket.socket) -> None:
     client.close()
 
 
-def stuck(watcher: Sidecar, reason: str) -> float | None:
-    name = "websocket_server_stuck_connections"
-    return watcher.value(name, http_route="other", reason=reason)
+def total(watcher: Sidecar, name: str, reason: str) -> float:
+    """The sum over the routes."""
+    return sum(
+        value
+        for (found, labels), value in watcher.metrics().items()
+        if found == name and ("reason", reason) in labels
+    )
 
 
-def detections(watcher: Sidecar, reason: str) -> float | None:
-    name = "websocket_server_stuck_detections_total"
-    return watcher.value(name, http_route="other", reason=reason)
+def stuck(watcher: Sidecar, reason: str) -> float:
+    return total(watcher, "websocket_server_stuck_connections", reason)
 
 
-def see(watcher: Sidecar, reason: str) -> dict[str, Any]:
+def detections(watcher: Sidecar, reason: str) -> float:
+    return total(watcher, "websocket_server_stuck_detections_total", reason)
+
+
+def see(
+    watcher: Sidecar, reason: str, source: str = SOURCE, threshold: float = THRESHOLD
+) -> dict[str, Any]:
     """Wait until it is told everywhere; return what is told of the connection."""
-    watcher.wait(lambda: stuck(watcher, reason) == 1, THRESHOLD + LATE + 0.5, reason)
+    watcher.wait(lambda: stuck(watcher, reason) == 1, threshold + LATE + 0.5, reason)
 
     def told() -> Any:
         found = watcher.json(f"/connections?stuck={reason}")["connections"]
@@ -79,13 +94,21 @@ def see(watcher: Sidecar, reason: str) -> dict[str, Any]:
 
     found: dict[str, Any] = watcher.wait(told, 3, f"{reason}: where it waits")[0]
     file, line, _function = found["where"].rsplit(":", 2)
-    assert file.endswith(SOURCE)
-    assert line in lines_of(reason), found["where"]
-    watcher.wait(lambda: detections(watcher, reason) == 1, 3, f"{reason}: counted once")
+    assert file.endswith(source)
+    assert line in lines_of(reason, source), found["where"]
+    counted = reason != "ghost"  # which the worker itself cannot see
+    watcher.wait(lambda: detections(watcher, reason) == counted, 3, f"{reason}: counted once")
     return found
 
 
-@pytest.mark.parametrize("server", [UVICORN, GRANIAN], ids=lambda server: server.name)
+def see_gone(watcher: Sidecar, reason: str) -> None:
+    watcher.wait(lambda: stuck(watcher, reason) == 0, 15, f"{reason}: gone")
+
+
+every_server = pytest.mark.parametrize("server", [UVICORN, GRANIAN], ids=lambda s: s.name)
+
+
+@every_server
 def test_each_reason_is_told_with_the_line_and_gone_after(server: Server, tmp_path: Path) -> None:
     limits = {f"stuck_{reason}": THRESHOLD for reason in REASONS}
     with ExitStack() as stack:
@@ -101,7 +124,7 @@ def test_each_reason_is_told_with_the_line_and_gone_after(server: Server, tmp_pa
             assert see(watcher, reason)["stuck"] == reason
         reset(clients["send_blocked"])
         for reason in clients:
-            watcher.wait(lambda r=reason: stuck(watcher, r) == 0, 15, f"{reason}: gone")
+            see_gone(watcher, reason)
             assert detections(watcher, reason) == 1
         assert "is stuck: closing" in running.output()
         if server is UVICORN:
@@ -110,6 +133,45 @@ def test_each_reason_is_told_with_the_line_and_gone_after(server: Server, tmp_pa
             see(watcher, "draining")
             watcher.wait(lambda: not watcher.json("/workers")["total"], 15, "the end of both")
             assert watcher.stuck() == {}
+
+
+@every_server
+def test_a_connection_without_a_socket_is_a_ghost(server: Server, tmp_path: Path) -> None:
+    threshold = 2.0  # of three readings of the kernel's tables at least
+    with (
+        hanging(server, tmp_path, stuck_ghost=threshold) as running,
+        sidecar(tmp_path) as watcher,
+        dial(running.url) as well,
+        raw_client(running, "/ghost") as client,
+    ):
+        expect_accept(client)
+        assert ask(well, "pid")  # the most silent connection is named, if they share a worker
+        reset(client)
+        assert see(watcher, "ghost", threshold=threshold)["stuck"] == "ghost"
+        see_gone(watcher, "ghost")
+
+
+@every_server
+def test_a_subscription_without_a_connection_is_an_orphan(server: Server, tmp_path: Path) -> None:
+    app = ORPHANS.removesuffix(".py").replace("/", ".") + ":app"
+    server = replace(server, command=server.command.replace(APP, app))
+    with (
+        hanging(server, tmp_path, stuck_orphan_subscription=THRESHOLD) as running,
+        sidecar(tmp_path) as watcher,
+        connect(f"{running.url}/graphql", subprotocols=[TRANSPORT_WS], proxy=None) as client,
+    ):
+        client.send(json.dumps({"type": "connection_init"}))
+        query = {"query": "subscription { news }"}
+        client.send(json.dumps({"type": "subscribe", "id": "1", "payload": query}))
+        assert '"connection_ack"' in client.recv(timeout=10)
+        assert '"next"' in client.recv(timeout=10)
+        with pytest.raises(ConnectionClosed):
+            client.recv(timeout=10)
+        found = see(watcher, "orphan_subscription", ORPHANS)
+        assert (found["state"], found["subscriptions"]) == ("orphaned", 1)
+        see_gone(watcher, "orphan_subscription")
+        assert not watcher.json("/connections")["connections"]
+        assert "is stuck: orphan_subscription" in running.output()
 
 
 def open_client(stack: ExitStack, running: Running, path: str) -> socket.socket:

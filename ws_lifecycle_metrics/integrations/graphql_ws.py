@@ -22,6 +22,7 @@ from ..store import layout as at
 from ..store.layout import NS, GraphQLState
 from ..store.worker import Route, Worker
 from ..telemetry.logs import log_fault
+from .orphans import Orphan, Running
 
 if TYPE_CHECKING:
     from ..conversation import Conversation
@@ -104,10 +105,10 @@ class Served:
         """Whether the record of a connection that ends is still needed, and by whom freed."""
         return False
 
-    def subscription_began(self) -> None:
+    def subscription_began(self, subscription: Running) -> None:
         """Note that a subscription runs on this connection."""
 
-    def subscription_ended(self) -> None:
+    def subscription_ended(self, subscription: Running) -> None:
         """Note that a subscription on this connection has ended."""
 
     def operation_ended(self) -> None:
@@ -165,7 +166,7 @@ class Subscriptions(Served):
 
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker)
-        self._running = 0
+        self._running: dict[Running, None] = {}  # in the order in which they began
         # What the client asked for and what has not come of it yet; a framework may read ahead.
         self._asked = self._completes = self._noted_at = 0
         self._cancelled = False
@@ -228,18 +229,19 @@ class Subscriptions(Served):
         assert self._conversation is not None, "made together with its conversation"
         return self._conversation.record
 
-    def subscription_began(self) -> None:
+    def subscription_began(self, subscription: Running) -> None:
         """Note that a subscription runs on this connection."""
-        self._running += 1
-        self._record()[at.OPERATIONS] = self._running
+        self._running[subscription] = None
+        self._record()[at.OPERATIONS] = len(self._running)
 
-    def subscription_ended(self) -> None:
+    def subscription_ended(self, subscription: Running) -> None:
         """Note that it has ended; the last one frees the record of an ended connection."""
-        self._running -= 1
-        self._record()[at.OPERATIONS] = self._running
+        self._running.pop(subscription, None)
+        self._record()[at.OPERATIONS] = len(self._running)
         if self._kept is not None and not self._running:
             route, record = self._kept
             self._kept = None
+            self.worker.left.pop(record[at.SERIAL], None)
             route.give_back(record)
 
     def operation_ended(self) -> None:
@@ -269,6 +271,7 @@ class Subscriptions(Served):
         record[at.STATE] = at.ORPHANED
         record[at.STATE_AT] = time.monotonic_ns()
         self._kept = route, record
+        self.worker.left[record[at.SERIAL]] = Orphan(self._conversation, self._running)
         return True
 
 

@@ -20,6 +20,7 @@ from ..labels import OTHER
 from ..store.operations import ANONYMOUS, Operation
 from ..telemetry.logs import log_once
 from .graphql_ws import SERVED, Served, guarded, note_fault
+from .orphans import Task, own_task
 
 _now = time.monotonic_ns
 _names = (item.name for item in fields(ExecutionContext))
@@ -128,6 +129,7 @@ class _Run:
         "_worker",
         "is_subscription",
         "served",
+        "task",
     )
 
     def __init__(self, extension: LifecycleExtension, served: Served, shared: bool) -> None:
@@ -141,6 +143,7 @@ class _Run:
         self._kind: str | None = None
         self._operation: Operation | None = None
         self._worker = served.worker
+        self.task: Task | None = None
         self._steady: Operation | None = None  # set once only counting is left
         self._executed = self._here = self._undecided = False
         self._first_took = self._events = self._event_errors = 0
@@ -156,6 +159,8 @@ class _Run:
         self._errors = _errors_of(self._context)
         self._here = self.served.worker.is_here()  # and so will its results be
         self.is_subscription = kind == "subscription"
+        if self.is_subscription and self.served.socket:
+            self.task = own_task()
         self.served.run(lambda: self._begin(kind, name, admit=True))
 
     def _name(self) -> object:
@@ -165,7 +170,7 @@ class _Run:
     def _begin(self, kind: str, name: object, *, admit: bool) -> None:
         self._enter(kind, name, admit=admit)
         if self.is_subscription:
-            self.served.subscription_began()
+            self.served.subscription_began(self)
 
     def _enter(self, kind: str, name: object, *, admit: bool) -> None:
         self._worker = self.served.worker
@@ -275,7 +280,7 @@ class _Run:
             if kind == "subscription":
                 operation.ended(reason)
         if self._executed and self.is_subscription:
-            self.served.subscription_ended()
+            self.served.subscription_ended(self)
 
     def _reason(self, how: type[BaseException] | None) -> str:
         result = self._context.result

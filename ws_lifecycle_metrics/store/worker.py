@@ -58,6 +58,7 @@ class Worker:
         # The watchdog's: conversations that run by serial, blocks of records by route's number.
         self.watch: Any = None
         self.live: dict[int, Any] = {}
+        self.left: dict[int, Any] = {}  # subscriptions whose connection has ended, by its serial
         self.loop: Any = None  # asyncio's, where other threads may leave a step
         self.served: Any = None  # what all scopes share that need nothing of their own
         self.beats = False  # whether a heartbeat comes that publishes

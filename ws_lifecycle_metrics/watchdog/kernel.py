@@ -13,9 +13,9 @@ from ..store.reader import Contents
 from ..store.totals import column
 from .processes import ProcessTable, Sockets
 
-EVERY, AT_MOST_EVERY, HURRIED = 5 * NS, 15 * NS, NS
-COST_SHARE = 100
-"""A reading is followed by a pause of so many times what it took."""
+EVERY, AT_MOST_EVERY = NS, 15 * NS
+COST_SHARE, HURRIED_SHARE = 100, 10
+"""A reading is followed by a pause of so many times what it took; of fewer while clients wait."""
 LEAST_READINGS = 3
 
 
@@ -81,10 +81,9 @@ class Kernel:
             pid: self._view(now, pid, sockets, open_scopes[pid]) for pid, sockets in found.items()
         }
         took = self._clock() - now
-        pause = min(max(EVERY, COST_SHARE * took), AT_MOST_EVERY)
-        if any(view.queue for view in self.views.values()):
-            pause = max(HURRIED, min(pause, 10 * took))
-        self._next = now + took + pause
+        waiting = any(view.queue for view in self.views.values())
+        share = HURRIED_SHARE if waiting else COST_SHARE
+        self._next = now + took + min(max(EVERY, share * took), AT_MOST_EVERY)
 
     def _view(self, now: int, pid: int, sockets: Sockets, scopes: int | None) -> View:
         before = self.views.get(pid, View(sockets))

@@ -22,16 +22,14 @@ TOLD_EVERY = 5 * NS
 
 
 class Watched(Protocol):
-    """A conversation as the watchdog sees it."""
+    """A conversation, or what is left of it, as the watchdog sees it."""
 
-    awaitable: Any
-    """What the application returned and the middleware awaits."""
+    @property
+    def awaitable(self) -> Any:
+        """What the application returned and the middleware awaits, or a subscription's task."""
 
     def found_stuck(self, reason: str) -> TraceIds | None:
         """Note that it was found stuck; return trace id and span id, if it is traced."""
-
-    def cancel(self) -> None:
-        """Cancel the task that runs the application, where that is possible."""
 
 
 @dataclass(slots=True)
@@ -82,8 +80,8 @@ class Scanner:
         elif reason == "draining":
             began = self._worker.segment.header[at.DRAINING_SINCE]
         where = self._stack(serial)
-        conversation = self._worker.live.get(serial)
-        trace = None if conversation is None else conversation.found_stuck(reason)
+        watched = self._watched(serial)
+        trace = None if watched is None else watched.found_stuck(reason)
         return StuckEvent(
             reason=reason,
             seconds=max(0, now - began) / NS,
@@ -101,9 +99,12 @@ class Scanner:
             if conversation is not None:
                 conversation.cancel()
 
+    def _watched(self, serial: int) -> Watched | None:
+        return self._worker.live.get(serial) or self._worker.left.get(serial)
+
     def _stack(self, serial: int) -> Stack:
-        conversation = self._worker.live.get(serial)
-        return Stack() if conversation is None else Stack(*chain(conversation.awaitable))
+        watched = self._watched(serial)
+        return Stack() if watched is None else Stack(*chain(watched.awaitable))
 
     def _where(self, first: Iterator[int]) -> dict[int, Stack]:
         """Look at the stuck connections, then at the oldest, as far as there is room."""
