@@ -199,11 +199,11 @@ def ask(client: Any, what: str) -> int:
 
 
 @contextmanager
-def pair(server: Server, folder: Path, timing: Timing) -> Iterator[Pair]:
+def pair(server: Server, folder: Path, timing: Timing, *arguments: str) -> Iterator[Pair]:
     """Run a server with two workers and the sidecar."""
     with (
         hanging(server, folder, **timing.options()) as running,
-        sidecar(folder, death_shown=3) as watcher,
+        sidecar(folder, *arguments, death_shown=3) as watcher,
     ):
         both = Pair(running, watcher, timing)
         try:

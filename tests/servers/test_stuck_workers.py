@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,7 +18,9 @@ from tests.servers.blockers import (
     UVICORN,
     Timing,
     hang_in_every_way,
+    pair,
 )
+from ws_lifecycle_metrics.exporter import spy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,3 +40,35 @@ def test_every_blocker_is_told_with_its_reason(timing: Timing, tmp_path: Path) -
                 assert seen.after <= timing.stuck + LATE + 0.5
                 assert seen.others_age < 2
                 assert seen.slowest < 2  # the bar is 0.1 s on a machine that is not busy
+
+
+def why_py_spy_cannot_look() -> str | None:
+    program = spy.find()
+    if program is None:
+        return "py-spy is not installed"
+    code = "import sys; print(flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as other:
+        other.stdout.readline()
+        dump = [program, "dump", "--pid", str(other.pid)]
+        looked = subprocess.run(dump, capture_output=True, text=True, timeout=30)
+        other.stdin.close()
+    return looked.stderr.strip() if looked.returncode else None
+
+
+def test_py_spy_shows_the_line_while_the_gil_is_held(tmp_path: Path) -> None:
+    if why := why_py_spy_cannot_look():
+        pytest.skip(why)
+    timing = Timing(block=10, stuck=1.0, megamiss=0.4)
+    with pair(UVICORN, tmp_path, timing, "--py-spy") as both:
+        pid, client = next(iter(both.clients.items()))
+        client.send(json.dumps({"do": "gil", "seconds": timing.block}))
+
+        def told() -> Any:
+            found = both.watcher.json("/workers")["workers"]
+            return next(w["py_spy"] for w in found if w["pid"] == pid)
+
+        lines = both.watcher.wait(told, 9, "what py-spy saw")[0]
+        assert any("gil" in line and "blockers_app.py" in line for line in lines), lines
+        client.recv(timeout=30)
+        both.watcher.wait(lambda: not told(), 10, "its end")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from ..labels import safe_label
 from ..watchdog.workers import Health
@@ -14,11 +16,17 @@ SECONDS = 10.0
 MOST_LINES = 200
 
 
+def find() -> str | None:
+    """Return the program on the path, else in the venv of this interpreter, else None."""
+    beside = Path(sys.executable).parent
+    return shutil.which("py-spy") or shutil.which("py-spy", path=beside)
+
+
 class Spy:
     """Looks once into each stall; `look` returns what it saw, by the worker's uuid."""
 
     def __init__(self, program: str | None = None) -> None:
-        self._program = shutil.which("py-spy") if program is None else program
+        self._program = find() if program is None else program
         self._seen: dict[int, tuple[str, ...]] = {}
 
     async def look(self, health: Sequence[Health]) -> dict[int, tuple[str, ...]]:
