@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from ws_lifecycle_metrics import catalog
 from ws_lifecycle_metrics.store.snapshot import Histogram, Source
 
@@ -14,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator
 
     from ws_lifecycle_metrics import Config
-
-known_bug = pytest.mark.xfail  # where strict, the test says so itself once the bug is gone
 
 CONNECT = {"type": "websocket.connect"}
 ACCEPT = {"type": "websocket.accept"}

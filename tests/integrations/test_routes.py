@@ -13,7 +13,7 @@ from litestar import Litestar, Router, WebSocket, asgi, websocket
 from starlette.applications import Starlette
 from starlette.endpoints import WebSocketEndpoint
 from starlette.middleware import Middleware
-from starlette.routing import Mount, WebSocketRoute
+from starlette.routing import Host, Mount, WebSocketRoute
 from starlette.routing import Router as StarletteRouter
 
 from tests.support import (
@@ -22,7 +22,6 @@ from tests.support import (
     DISCONNECT,
     Peer,
     books,
-    known_bug,
     scope,
     totals,
     unbalanced,
@@ -137,7 +136,6 @@ def test_starlette_path_that_no_route_takes(config: Config, path: str) -> None:
     assert routes(config) == {"other": 1}
 
 
-@known_bug(reason="the inner application takes the place of the outer one in the scope")
 @pytest.mark.parametrize("inside", [False, True], ids=["around", "add_middleware"])
 @pytest.mark.parametrize("framework", ["starlette", "fastapi"])
 def test_application_that_is_mounted(config: Config, framework: str, inside: bool) -> None:
@@ -179,7 +177,6 @@ def test_starlette_one_handler_at_two_paths(config: Config) -> None:
     assert routes(config) == {"/old/{room}": 2, "/new/{room}": 1}
 
 
-@known_bug(reason="what is found for a route is kept for every place that it stands in")
 def test_starlette_one_application_at_two_mounts(config: Config) -> None:
     inner = StarletteRouter(routes=[WebSocketRoute("/chat/{room}", chat)])
     table = [Mount("/one", app=inner), Mount("/two", app=inner)]
@@ -188,7 +185,6 @@ def test_starlette_one_application_at_two_mounts(config: Config) -> None:
     assert routes(config) == {"/one/chat/{room}": 1, "/two/chat/{room}": 2}
 
 
-@known_bug(reason="what is found for a route is kept for every application")
 def test_two_applications_in_one_process(config: Config) -> None:
     table = [WebSocketRoute("/chat/{room}", chat)]
     one = Starlette(routes=[Mount("/one", routes=table)])
@@ -196,6 +192,32 @@ def test_two_applications_in_one_process(config: Config) -> None:
     visit(LifecycleMiddleware(one, config=config), "/one/chat/a")
     visit(LifecycleMiddleware(two, config=config), "/two/chat/a")
     assert routes(config) == {"/one/chat/{room}": 1, "/two/chat/{room}": 1}
+
+
+def test_starlette_mount_with_a_parameter_and_one_beside_it(config: Config) -> None:
+    inner = Starlette(routes=[WebSocketRoute("/chat/{room}", chat), Mount("/raw", app=plain)])
+    table = [Mount("/t/{tenant}", app=inner), Mount("/own", app=inner)]
+    app = LifecycleMiddleware(Starlette(routes=table), config=config)
+    visit(app, "/t/acme/chat/a", "/own/chat/a", "/t/acme/raw/x", "/own/raw/x")
+    visit(app, "/proxy/own/chat/a", root_path="/proxy")
+    found = {"/t/{tenant}/chat/{room}": 1, "/own/chat/{room}": 2}
+    assert routes(config) == {**found, "/t/{tenant}/raw": 1, "/own/raw": 1}
+
+
+def test_starlette_by_host(config: Config) -> None:
+    inner = StarletteRouter(routes=[WebSocketRoute("/chat/{room}", chat)])
+    table = [Host("test", app=inner), Mount("/two", app=inner)]
+    visit(LifecycleMiddleware(Starlette(routes=table), config=config), "/chat/a")
+    assert routes(config) == {"/chat/{room}": 1}
+
+
+def test_fastapi_router_in_an_application_that_is_mounted(config: Config) -> None:
+    outer = FastAPI()
+    outer.mount("/v/{version}", fastapi())
+    app = LifecycleMiddleware(outer, config=config)
+    visit(app, "/v/2/api/items/7/watch", "/v/2/chat/blue", "/v/2/sub/chat/blue")
+    found = dict.fromkeys(("/chat/{room}", "/sub/chat/{room}", "/api/items/{item}/watch"), 1)
+    assert routes(config) == {"/v/{version}" + path: times for path, times in found.items()}
 
 
 def test_starlette_router_without_an_application(config: Config) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 _MOST_LAYERS = 10
 _MOST_KNOWN = 1024
 
-# By identity, since routes have no hash; the object is kept, so that its id stays its own.
-_known: dict[int, tuple[object, str | None]] = {}
+Place = tuple[Any, ...]
+"""Where a route stands in a table: the mounts above it, outermost first, and the route."""
+
+# By identity, since routes have no hash; the objects are kept, so that their ids stay their own.
+_known: dict[tuple[int, int], tuple[object, object, tuple[Place, ...]]] = {}
 
 
 def route_template(scope: Mapping[str, Any]) -> str | None:
@@ -20,33 +23,75 @@ def route_template(scope: Mapping[str, Any]) -> str | None:
     matched = scope.get("route") or scope.get("endpoint")
     if matched is None:
         return None
-    known = _known.get(id(matched))
-    if known is None or known[0] is not matched:
+    # The outermost router stays in the scope; an application that is mounted replaces `app`.
+    table = scope.get("router") or scope.get("app")
+    key = id(table), id(matched)
+    known = _known.get(key)
+    if known is None or known[0] is not table or known[1] is not matched:
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
-        known = _known[id(matched)] = (matched, _find(scope, matched))
-    return known[1]
+        places = tuple(_places(_below(table), matched, (), _MOST_LAYERS))
+        known = _known[key] = table, matched, places
+    places = known[2]
+    if len(places) > 1:  # one router at two mounts, or one endpoint at two paths
+        path = _path(scope)
+        places = tuple(place for place in places if _leads(place, path)) or places
+    if places:
+        return "".join(str(getattr(route, "path", "")) for route in places[0])
+    return _of_no_table(scope, table, matched)
 
 
-def _find(scope: Mapping[str, Any], matched: object) -> str | None:
-    """Look `matched` up in the application's table, where its mounts' templates stand too."""
-    found = _search(getattr(scope.get("app"), "routes", None) or (), matched, "", _MOST_LAYERS)
-    if found is None:  # FastAPI makes routes for a request that are in no table
-        path = getattr(matched, "path", None)
-        found = path if isinstance(path, str) else None
-    return found
-
-
-def _search(routes: Iterable[Any], matched: object, above: str, layers: int) -> str | None:
+def _places(routes: Iterable[Any], matched: object, above: Place, layers: int) -> Iterator[Place]:
     for route in routes:
-        path = above + str(getattr(route, "path", ""))
+        place = (*above, route)
         # Not every router names its route in the scope; then the endpoint stands for it.
-        if route is matched or getattr(route, "endpoint", route) is matched:
-            return path
-        below = getattr(route, "routes", None) if layers else None
-        found = _search(below or (), matched, path, layers - 1)
-        if found is not None:
-            return found
-        if getattr(route, "app", None) is matched:
-            return path
-    return None
+        if any(getattr(route, name, route) is matched for name in ("endpoint", "app")):
+            yield place
+        elif layers:
+            yield from _places(_below(route), matched, place, layers - 1)
+
+
+def _below(router: object) -> Iterable[Any]:
+    routes = getattr(router, "routes", None)
+    return routes if isinstance(routes, (list, tuple)) else ()
+
+
+def _path(scope: Mapping[str, Any]) -> str:
+    """Return the path as the outermost router saw it."""
+    path = str(scope.get("path", ""))
+    # Starlette moves the root path at each mount, and keeps the one that it began with.
+    return path.removeprefix(str(scope.get("app_root_path", scope.get("root_path", ""))))
+
+
+def _leads(place: Place, path: str) -> bool:
+    """Whether `path` leads through these mounts to this route."""
+    rest: str | None = path
+    for route in place:
+        rest = None if rest is None else _beyond(route, rest)
+    return rest is not None
+
+
+def _beyond(route: object, path: str) -> str | None:
+    """Return what is left of `path` below a route, None where the route does not match it."""
+    regex = getattr(route, "path_regex", None)
+    if regex is None:  # by host, for example
+        return path
+    found = regex.match(path)
+    return None if found is None else "/" + found.groupdict().get("path", "")
+
+
+def _of_no_table(scope: Mapping[str, Any], table: object, matched: object) -> str | None:
+    """Return the template of a route that FastAPI made for a request."""
+    path = getattr(matched, "path", None)
+    if not isinstance(path, str):
+        return None
+    return _mounts(_below(table), _path(scope)) + path if "app_root_path" in scope else path
+
+
+def _mounts(routes: Iterable[Any], path: str) -> str:
+    """Return the templates of the mounts that `path` leads through."""
+    for route in routes:
+        below, rest = _below(route), _beyond(route, path)
+        if below and rest is not None:
+            return str(getattr(route, "path", "")) + _mounts(below, rest)
+    return ""
