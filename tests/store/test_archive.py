@@ -28,9 +28,9 @@ from tests.store.support import (
     value,
 )
 from ws_lifecycle_metrics import catalog
-from ws_lifecycle_metrics.store import archive
+from ws_lifecycle_metrics.store import archive, outdated
 from ws_lifecycle_metrics.store import layout as at
-from ws_lifecycle_metrics.store.directory import Directory
+from ws_lifecycle_metrics.store.directory import Directory, try_lock
 from ws_lifecycle_metrics.store.reader import BadSegment, Contents, Reader
 from ws_lifecycle_metrics.store.snapshot import Source
 from ws_lifecycle_metrics.telemetry.prometheus import render
@@ -387,3 +387,35 @@ def test_an_archive_says_what_is_wrong_with_it(tmp_path):
     put_archive(tmp_path, b"[]")
     with Directory(place(tmp_path)) as opened, pytest.raises(BadSegment, match="not an archive"):
         archive.load(opened)
+
+
+def other_version(base: Path, name: str, age: float) -> Path:
+    """A segment of another version's, whose worker is gone, with a side file."""
+    worker = start_worker(base)
+    path = place(base) / worker.segment.name
+    worker.segment.header[at.FINGERPRINT_AT] += 1
+    die(worker)
+    moved = path.with_name(f"{name}.segment")
+    path.rename(moved)
+    moved.with_suffix(".stacks").write_text("{}")
+    os.utime(moved, (time.time() - age,) * 2)
+    return moved
+
+
+def test_segments_of_another_version_are_removed_when_they_are_old(tmp_path, caplog):
+    day = outdated.KEPT_SECONDS
+    old, living, young = (
+        other_version(tmp_path, name, age)
+        for name, age in (("1-old", day + 60), ("2-living", day + 60), ("3-young", day - 60))
+    )
+    source = Source(config(tmp_path))
+    with living.open() as file:
+        try_lock(file.fileno(), exclusive=True)
+        assert value(source.take(), catalog.SKIPPED_SEGMENTS) == 3
+        for _ in range(2):
+            assert value(source.take(), catalog.SKIPPED_SEGMENTS) == 2
+    assert [path.exists() for path in (old, living, young)] == [False, True, True]
+    assert not old.with_suffix(".stacks").exists()
+    assert sum("1-old.segment is removed" in line for line in caplog.messages) == 1
+    fold(tmp_path)  # as each worker does that starts or ends
+    assert [path.exists() for path in (living, young)] == [False, True]

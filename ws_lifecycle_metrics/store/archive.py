@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from ..catalog import METRICS, Metric
 from ..labels import Cap, safe_label
 from . import layout as at
+from . import outdated
 from .directory import OUT_OF_MEANS, Directory, try_lock
 from .layout import Status, words_of
 from .reader import BadSegment, Contents, Reader, check_file
@@ -167,6 +168,7 @@ def _fold_locked(directory: Directory, reader: Reader) -> int:
         old = Archive()
     _remove_drafts(directory)
     dead = [s for s in reader.read(directory) if not s.alive]
+    outdated.remove(directory, reader.outdated)
     # Left by a fold that was killed between renaming and removing.
     _remove(directory, [s for s in dead if s.uuid in old.folded])
     dead = [s for s in dead if s.uuid not in old.folded]

@@ -27,6 +27,10 @@ class BadSegment(Exception):  # noqa: N818  # a finding, not a failure of ours
     """A file that is no segment, or not one of ours; the text says what is wrong."""
 
 
+class OtherVersion(BadSegment):
+    """A segment that only another version of this package can read."""
+
+
 @dataclass(slots=True)
 class Contents:
     """A segment as it was read: the header and the blocks' words, all copies.
@@ -69,7 +73,7 @@ def check_header(words: memoryview, available: int) -> int:
     if len(words) < at.HEADER_WORDS or words[at.MAGIC_AT] != at.MAGIC:
         raise BadSegment("not a segment")
     if words[at.FINGERPRINT_AT] != at.FINGERPRINT:
-        raise BadSegment("written by another version")
+        raise OtherVersion("written by another version")
     used = int(words[at.USED])
     if not at.HEADER_WORDS <= used <= available:
         raise BadSegment("shorter than it says")
@@ -121,11 +125,13 @@ def _take_block(
 class Reader:
     """Reads all segments of a directory; names a bad file once in the log.
 
-    `skipped` are the bad files of the latest reading, each with what is wrong.
+    `skipped` are the bad files of the latest reading, each with what is wrong; `outdated` those
+    among them that another version wrote.
     """
 
     def __init__(self) -> None:
         self.skipped: dict[str, str] = {}
+        self.outdated: list[str] = []
         self._named: dict[str, str] = {}
 
     def read(self, directory: Directory) -> list[Contents]:
@@ -135,7 +141,7 @@ class Reader:
         is in order would look as if totals had fallen.
         """
         found: list[Contents] = []
-        self.skipped = {}
+        self.skipped, self.outdated = {}, []
         for name in directory.segments():
             try:
                 found.append(_load(directory, name))
@@ -143,6 +149,8 @@ class Reader:
                 continue  # folded meanwhile
             except BadSegment as error:
                 self.skip(name, str(error))
+                if isinstance(error, OtherVersion):
+                    self.outdated.append(name)
             except OSError as error:
                 if error.errno in OUT_OF_MEANS:
                     raise

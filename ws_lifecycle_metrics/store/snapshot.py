@@ -21,7 +21,7 @@ from ..watchdog.gauges import clock_of, stuck_connections, worker_gauges
 from ..watchdog.kernel import View
 from ..watchdog.sidefile import Stacks
 from ..watchdog.workers import Health, Judge
-from . import archive
+from . import archive, outdated
 from . import layout as at
 from .connections import Connection as Connection
 from .connections import Ranked, rank, slot
@@ -220,6 +220,7 @@ class Source:
 
     def _take_shared(self, directory: Directory) -> tuple[archive.Archive, list[Contents]]:
         archived, shared = archive.read(directory, self._reader)
+        outdated.remove(directory, self._reader.outdated)
         dead = not all(contents.alive for contents in shared)
         if dead or archive.left_over(directory, archived):
             archive.fold(directory, self._reader)
