@@ -1,14 +1,16 @@
 """Applications that send after the close, as background tasks do; the policy comes from outside.
 
-`/after-close`, `/close-twice`, `/after-disconnect` and `/accept-after-reject` are run with the
-policy of the environment; the outcome is appended to SHIELD_OUTCOME.
+Each path is run with the policy of the environment; how it ended is appended to SHIELD_OUTCOME.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 from ws_lifecycle_metrics import LifecycleMiddleware
+
+HUNG_AFTER = 3.0
 
 
 async def after_close(receive, send):
@@ -34,17 +36,39 @@ async def after_disconnect(receive, send):
     await send({"type": "websocket.send", "text": "too late"})
 
 
+async def close_after_disconnect(receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+    await send({"type": "websocket.close"})
+
+
 async def accept_after_reject(receive, send):
     await receive()
     await send({"type": "websocket.close"})
     await send({"type": "websocket.accept"})
 
 
+async def accept_and_close_after_reject(receive, send):
+    await receive()
+    await send({"type": "websocket.close"})
+    reader = asyncio.create_task(receive())
+    await asyncio.wait([reader], timeout=0.3)  # it is given time to be in receive()
+    try:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close"})
+    finally:
+        reader.cancel()
+
+
 SCRIPTS = {
     "/after-close": after_close,
     "/close-twice": close_twice,
     "/after-disconnect": after_disconnect,
+    "/close-after-disconnect": close_after_disconnect,
     "/accept-after-reject": accept_after_reject,
+    "/accept-and-close-after-reject": accept_and_close_after_reject,
 }
 
 
@@ -57,7 +81,9 @@ async def serve(scope, receive, send):
         raise RuntimeError("no lifespan")
     outcome = "returned"
     try:
-        await SCRIPTS[scope["path"]](receive, send)
+        await asyncio.wait_for(SCRIPTS[scope["path"]](receive, send), HUNG_AFTER)
+    except TimeoutError:
+        outcome = "hung"
     except Exception as error:
         outcome = f"raised {type(error).__name__}"
         raise
