@@ -153,8 +153,8 @@ ADVISORIES: Final[tuple[Advisory, ...]] = (
     Advisory(
         id="daphne-no-close-on-return",
         package="daphne",
-        summary="the socket stays open when the application returns without a close, and a"
-        " handshake that it does not answer is never answered",
+        summary="the socket stays open when the application returns without a close; a handshake"
+        " that it leaves unanswered is reset after up to 5 s, without a response",
         advice="send websocket.close on every path",
         source=_MEASURED + "return-without-close",
     ),
