@@ -31,7 +31,8 @@ async def chat(websocket: WebSocket, room: str) -> None:
     try:
         async for text in websocket.iter_text():
             for member in tuple(members):
-                await member.send_text(text)
+                if member in members:  # it may leave while another one is sent to
+                    await member.send_text(text)
     finally:
         members.discard(websocket)
 

@@ -23,6 +23,7 @@ WORKERS = 2
 SIDECAR_PORT = 10464
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 4.0
+KILL_TIMEOUT = 2.0
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY = Path("/dev/shm")  # where the middleware keeps segments by default
@@ -102,6 +103,12 @@ class Process:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        # The others of the group are killed, but they may still have a file to make.
+        patience = time.monotonic() + KILL_TIMEOUT
+        with suppress(ProcessLookupError):
+            while time.monotonic() < patience:
+                os.killpg(self._process.pid, 0)
+                time.sleep(0.02)
 
 
 class Stack:
