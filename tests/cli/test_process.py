@@ -37,7 +37,9 @@ def test_help() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
 @asynchronous
-async def test_a_signal_ends_it_within_a_second(tmp_path: Path, number: signal.Signals) -> None:
+async def test_a_signal_ends_it_although_a_client_stays(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         *("serve", "--port", "0", "--service", "test", "--directory", str(tmp_path)),
@@ -53,7 +55,8 @@ async def test_a_signal_ends_it_within_a_second(tmp_path: Path, number: signal.S
             answer = await http.get(url[1])
             assert answer.status_code == 200
             process.send_signal(number)
-            out, err = await asyncio.wait_for(process.communicate(), 1)
+            # A second is what it takes at most, of a processor that others want, too.
+            out, err = await asyncio.wait_for(process.communicate(), 5)
     finally:
         if process.returncode is None:
             process.kill()

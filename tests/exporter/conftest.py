@@ -29,7 +29,7 @@ def serving(tmp_path: Path) -> Serving:
         host, port = await exporter.start()
         base = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         try:
-            async with httpx.AsyncClient(base_url=base, trust_env=False, timeout=10) as http:
+            async with httpx.AsyncClient(base_url=base, trust_env=False, timeout=20) as http:
                 yield exporter, http
         finally:
             await exporter.aclose()

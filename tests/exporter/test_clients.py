@@ -145,17 +145,15 @@ async def dribble(http: httpx.AsyncClient) -> None:
 
 @asynchronous
 async def test_slow_senders_are_dropped_and_delay_nobody(serving: Serving) -> None:
-    loop = asyncio.get_running_loop()
-    async with serving(header_timeout=0.5) as (exporter, http):
-        began = loop.time()
+    async with serving(header_timeout=2.0) as (exporter, http):
         dribbling = [asyncio.create_task(dribble(http)) for _ in range(100)]
+        while len(exporter._served) < 100:  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.01)
+        theirs = set(exporter._served)
         answer = await http.get("/metrics", headers={"Connection": "close"})
         assert answer.status_code == 200
-        assert loop.time() - began < 0.5
-        assert len(exporter._served) >= 100  # theirs are all there, and they began earlier
+        assert not any(task.done() for task in theirs)  # they began earlier
         await asyncio.gather(*dribbling)
-        took = loop.time() - began
-        assert 0.5 <= took < 5
         await ended(exporter)
 
 
@@ -183,22 +181,20 @@ async def test_a_connection_is_kept_until_it_is_idle_for_too_long(serving: Servi
 async def test_a_slow_reader_is_dropped_and_delays_nobody(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body = b"x" * 2**25
+    body = b"x" * 2**24
 
     async def huge(_live: Live, _accept: str) -> tuple[bytes, str]:
         return body, "text/plain"
 
     monkeypatch.setattr(Live, "metrics", huge)
-    loop = asyncio.get_running_loop()
-    async with serving(write_timeout=0.5) as (exporter, http):
+    async with serving(write_timeout=2.0) as (exporter, http):
         async with dialled(http, buffer=4096) as (reader, writer):
             writer.write(GET.replace(b"healthz", b"metrics") + b"\r\n")
             assert await status_of(reader) == 200  # it is being written, and nobody reads
             slow = set(exporter._served)
-            began = loop.time()
             assert (await http.get("/healthz")).status_code == 200
-            assert loop.time() - began < 0.4
-            done, _ = await asyncio.wait(slow, timeout=5)
+            assert not any(task.done() for task in slow)
+            done, _ = await asyncio.wait(slow, timeout=15)
             assert done == slow
         assert (await http.get("/metrics")).content == body
 
@@ -240,5 +236,5 @@ async def test_closing_ends_idle_sending_and_reading_clients(
         idle.write(b"GET")
         slow.write(GET.replace(b"healthz", b"metrics") + b"\r\n")
         assert await status_of(reader) == 200
-        await asyncio.wait_for(exporter.aclose(), 1)
+        await asyncio.wait_for(exporter.aclose(), 5)
         assert not exporter._served

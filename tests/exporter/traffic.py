@@ -39,7 +39,7 @@ async def open_connections(
 
     On a route that ends in `!` the application closed, sent once more, and does not return.
     """
-    ready = asyncio.Barrier(len(routes) + 1)
+    waiting = asyncio.Semaphore(0)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -49,19 +49,17 @@ async def open_connections(
         if scope["path"].endswith("!"):
             await send({"type": "websocket.close"})
             await send({"type": "websocket.send", "text": "too late"})
-            await ready.wait()
+            waiting.release()
             await asyncio.Event().wait()
         else:
-            await ready.wait()
             await receive()
 
     config = Config(service=service, directory=str(directory))
     middleware = LifecycleMiddleware(app, config=config)
-    tasks = [asyncio.create_task(_converse(middleware, route)) for route in routes]
+    tasks = [asyncio.create_task(_converse(middleware, route, waiting)) for route in routes]
     try:
-        await ready.wait()
-        for _ in range(10):  # until each of them is back in receive()
-            await asyncio.sleep(0)
+        for _ in routes:
+            await waiting.acquire()
         yield middleware
     finally:
         for task in tasks:
@@ -69,10 +67,18 @@ async def open_connections(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _converse(middleware: LifecycleMiddleware, route: str) -> None:
+async def _converse(
+    middleware: LifecycleMiddleware, route: str, waiting: asyncio.Semaphore
+) -> None:
+    """Be the server of a connection, and tell when nothing is left to be received."""
     events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     events.put_nowait({"type": "websocket.connect"})
     events.put_nowait({"type": "websocket.receive", "text": "hello"})
+
+    async def receive() -> dict[str, Any]:
+        if events.empty():
+            waiting.release()
+        return await events.get()
 
     async def send(message: Any) -> None:
         pass
@@ -84,7 +90,7 @@ async def _converse(middleware: LifecycleMiddleware, route: str) -> None:
         "headers": [],
         "route": SimpleNamespace(path=route),
     }
-    await middleware(scope, events.get, send)
+    await middleware(scope, receive, send)
 
 
 @asynccontextmanager

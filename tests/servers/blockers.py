@@ -40,9 +40,8 @@ GRANIAN = Server(
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a blocker blocks, and the thresholds of the workers, in s."""
+    """The thresholds of the workers, in s."""
 
-    block: float
     stuck: float
     megamiss: float
 
@@ -57,8 +56,10 @@ class Timing:
 
 
 FUNCTION = {"regex": "backtrack"}
-SHORT = Timing(block=3.2, stuck=1.0, megamiss=0.4)
-DEFAULT = Timing(block=8.0, stuck=5.0, megamiss=1.0)
+SHORT = Timing(stuck=1.0, megamiss=0.4)
+DEFAULT = Timing(stuck=5.0, megamiss=1.0)
+LONGEST = 60.0
+"""Seconds after which a blocker ends although nobody releases it."""
 LATE = 2.0
 """Seconds after the threshold within which a stuck worker has to be seen."""
 
@@ -82,6 +83,8 @@ class Pair:
 
     def __init__(self, running: Running, watcher: Sidecar, timing: Timing) -> None:
         self.running, self.watcher, self.timing = running, watcher, timing
+        self._fifo = running.log.with_name("release")
+        os.mkfifo(self._fifo)
         self.clients: dict[int, Any] = {}
         self._stack = ExitStack()
 
@@ -125,7 +128,7 @@ class Pair:
         )
         after = time.monotonic() - began
         if blocker != "SIGKILL":  # whose place may be taken before one asks
-            self.watcher.wait(lambda: self.watcher.get(f"/healthz/{worker}")[0] == 503, 2)
+            self.watcher.wait(lambda: self.watcher.get(f"/healthz/{worker}")[0] == 503, 10)
             assert self.watcher.get("/healthz")[0] == 503
         activity, stack = self._detail(worker, reason, blocker)
         others_age = self._others_age(worker)
@@ -148,9 +151,17 @@ class Pair:
             del self.clients[pid]
             os.kill(pid, signal.SIGKILL)
             return self._replaced
-        client.send(json.dumps({"do": blocker, "seconds": self.timing.block}))
-        # A regex takes twice as long at most, of a processor that others want, too.
-        return lambda: client.recv(timeout=20 * self.timing.block + 30)
+        return self.block(client, blocker)
+
+    def block(self, client: Any, blocker: str) -> Callable[[], None]:
+        """Start to block the worker of `client`; return what ends it and waits for the end."""
+        client.send(json.dumps({"do": blocker, "seconds": LONGEST, "until": str(self._fifo)}))
+
+        def release() -> None:
+            os.close(os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK))
+            client.recv(timeout=LONGEST)
+
+        return release
 
     def _replaced(self) -> None:
         """Wait until the server has put another worker in the place of the dead one."""
@@ -176,7 +187,7 @@ class Pair:
                 shown.append("faulthandler")
             return (own["activity"], " and ".join(shown)) if shown else None
 
-        found: tuple[str, str] = self.watcher.wait(told, 3, f"{blocker}: a stack")[0]
+        found: tuple[str, str] = self.watcher.wait(told, 10, f"{blocker}: a stack")[0]
         return found
 
     def _others_age(self, worker: str) -> float:

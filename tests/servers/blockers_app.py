@@ -1,6 +1,7 @@
 """An application whose handlers do on purpose what hangs event loops and connections.
 
-A text message is JSON, `{"do": NAME, "seconds": S}`; the answer to "pid" says who serves.
+A text message is JSON, `{"do": NAME, "seconds": S, "until": FIFO}`: a blocker blocks until
+somebody has opened and closed the FIFO, for S seconds at most. The answer to "pid" says who serves.
 Connections that are to hang take what they do from their path.
 """
 
@@ -12,6 +13,7 @@ import json
 import math
 import os
 import re
+import select
 import time
 from contextlib import suppress
 
@@ -22,20 +24,33 @@ HANG = 4.0
 """Seconds for which a connection hangs that nobody else lets go on."""
 
 
-def sleep(seconds):
-    time.sleep(seconds)
+class Release:
+    """Whether a blocker has blocked for long enough."""
+
+    def __init__(self, seconds, fifo):
+        self.end = time.monotonic() + seconds
+        self.fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        self.poll = select.poll()
+        self.poll.register(self.fd)
+
+    def __bool__(self):
+        return time.monotonic() >= self.end or bool(self.poll.poll(0))
 
 
-def python(seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pass
+def sleep(release):
+    while not release:
+        time.sleep(0.2)
 
 
-def regex(seconds):
-    end = time.monotonic() + seconds
+def python(release):
+    while not release:
+        for _ in range(1_000_000):
+            pass
+
+
+def regex(release):
     took = min(timed(backtrack, 16) for _ in range(5))
-    while time.monotonic() < end:  # the GIL is held for half a second of work at a time
+    while not release:  # the GIL is held for half a second of work at a time
         backtrack(16 + round(math.log2(0.5 / took)))
 
 
@@ -49,9 +64,15 @@ def backtrack(size):
     re.match(r"(a+)+$", "a" * size + "b")
 
 
-def gil(seconds):
+class PollFd(ctypes.Structure):
+    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
+
+
+def gil(release):
+    entry = PollFd(release.fd, select.POLLIN)
+    left = round((release.end - time.monotonic()) * 1000)
     # PyDLL, unlike CDLL, keeps the GIL during the call.
-    ctypes.PyDLL(None).poll(None, 0, int(seconds * 1000))
+    ctypes.PyDLL(None).poll(ctypes.byref(entry), 1, left)
 
 
 BLOCKERS = {"sleep": sleep, "python": python, "regex": regex, "gil": gil}
@@ -63,7 +84,9 @@ async def talk(receive, send):
     while (event := await receive())["type"] == "websocket.receive":
         wish = json.loads(event["text"])
         if wish["do"] in BLOCKERS:
-            BLOCKERS[wish["do"]](wish["seconds"])
+            release = Release(wish["seconds"], wish["until"])
+            BLOCKERS[wish["do"]](release)
+            os.close(release.fd)
         await send({"type": "websocket.send", "text": str(os.getpid())})
 
 

@@ -59,7 +59,7 @@ def _size(message: str | bytes) -> int:
 
 def dial(url: str) -> connect:
     """A connection attempt with time-outs, and never through a proxy."""
-    return connect(url, proxy=None, open_timeout=10, close_timeout=5, ping_interval=None)
+    return connect(url, proxy=None, open_timeout=20, close_timeout=10, ping_interval=None)
 
 
 def reset(client: ClientConnection) -> None:
@@ -123,7 +123,7 @@ async def mixed_load(
     concurrency: int = 8,
     ends: tuple[str, ...] = ENDS,
     messages: tuple[str | bytes, ...] = MESSAGES,
-    within: float = 30,
+    within: float = 60,
 ) -> None:
     """Open `connections` that end in turn in each of `ends`, booked in `tally`.
 

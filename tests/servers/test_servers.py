@@ -53,7 +53,7 @@ def test_example_echoes(server: Server, tmp_path: Path):
 
 async def _echo_close_reject(url: str) -> None:
     tally = Tally()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async with dial(f"{url}/echo") as client:
             await echo(client, "grüezi", tally)
             await echo(client, b"\x00\x01", tally)
@@ -70,7 +70,7 @@ async def _echo_close_reject(url: str) -> None:
 def test_mixed_load_balances(server: Server, tmp_path: Path):
     with serving(server, tmp_path) as running:
         tally = load_every_worker(running)
-        books = eventually(lambda: settled(running.segments), 10, "active connections at 0")
+        books = eventually(lambda: settled(running.segments), 30, "active connections at 0")
         assert_balanced(books, tally)
         accepted = {"result": "accepted", "http_route": server.route}
         assert total(books, "websocket_server_handshakes_total", **accepted) == tally.accepted
@@ -85,12 +85,14 @@ def load_every_worker(running: Running) -> Tally:
     """Load the server until the kernel has given each worker some of it."""
     tally, server = Tally(), running.server
     messages = MESSAGES if server.sends_empty else tuple(filter(None, MESSAGES))
+    # As many a worker everywhere: Daphne resets a handshake that it could not answer in 5 s.
+    concurrency = 4 * server.workers
 
     def every_worker_has_served() -> bool:
-        asyncio.run(mixed_load(running.url, tally, messages=messages))
+        asyncio.run(mixed_load(running.url, tally, concurrency=concurrency, messages=messages))
         return total(scrape(running.segments), "asgi_workers_reporting") == server.workers
 
-    eventually(every_worker_has_served, 20)
+    eventually(every_worker_has_served, 60)
     return tally
 
 

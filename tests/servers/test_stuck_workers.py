@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -59,16 +58,15 @@ def why_py_spy_cannot_look() -> str | None:
 def test_py_spy_shows_the_line_while_the_gil_is_held(tmp_path: Path) -> None:
     if why := why_py_spy_cannot_look():
         pytest.skip(why)
-    timing = Timing(block=10, stuck=1.0, megamiss=0.4)
-    with pair(UVICORN, tmp_path, timing, "--py-spy") as both:
+    with pair(UVICORN, tmp_path, SHORT, "--py-spy") as both:
         pid, client = next(iter(both.clients.items()))
-        client.send(json.dumps({"do": "gil", "seconds": timing.block}))
+        release = both.block(client, "gil")
 
         def told() -> Any:
             found = both.watcher.json("/workers")["workers"]
             return next(w["py_spy"] for w in found if w["pid"] == pid)
 
-        lines = both.watcher.wait(told, 9, "what py-spy saw")[0]
+        lines = both.watcher.wait(told, 30, "what py-spy saw")[0]
         assert any("gil" in line and "blockers_app.py" in line for line in lines), lines
-        client.recv(timeout=30)
+        release()
         both.watcher.wait(lambda: not told(), 10, "its end")

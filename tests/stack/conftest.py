@@ -17,7 +17,7 @@ from tests.stack.chain import Chain, missing, running
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TIMING = Timing(block=60.0, stuck=2.0, megamiss=1.0)
+TIMING = Timing(stuck=2.0, megamiss=1.0)
 
 
 @dataclass

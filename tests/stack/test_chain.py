@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -41,7 +40,7 @@ def test_stuck_worker_reaches_the_pager_in_time(scene: Scene) -> None:
     worker = pair.watcher.worker_of(pid)
     assert worker is not None
     began = time.time()
-    pair.clients[pid].send(json.dumps({"do": "sleep", "seconds": TIMING.block}))
+    release = pair.block(pair.clients[pid], "sleep")
     waited = 30
     limit = TIMING.stuck + waited + 15
     told = eventually(
@@ -55,6 +54,7 @@ def test_stuck_worker_reaches_the_pager_in_time(scene: Scene) -> None:
     assert alert["labels"]["reason"] == "loop_blocked"
     assert alert["annotations"]["runbook_url"].endswith("#websocketworkerstuck")
     assert JOB in alert["annotations"]["description"]
+    release()
 
 
 def test_alerts_reach_victoria_metrics_by_remote_write(scene: Scene) -> None:
