@@ -14,7 +14,7 @@ from ..store.totals import column
 from .processes import ProcessTable, Sockets
 
 EVERY, AT_MOST_EVERY = NS, 15 * NS
-COST_SHARE, HURRIED_SHARE = 100, 10
+COST_SHARE, HURRIED_SHARE = 50, 10
 """A reading is followed by a pause of so many times what it took; of fewer while clients wait."""
 LEAST_READINGS = 3
 
@@ -28,9 +28,10 @@ class Trend:
     readings: int
     least: int
 
-    def lasted(self, limit: int) -> bool:
+    def lasted(self, limit: int, now: int) -> bool:
         """Whether it was so for `limit` ns, seen often enough to be no coincidence."""
-        return self.readings >= LEAST_READINGS and self.until - self.since >= limit
+        until = min(now, self.until + EVERY)  # the next reading is not waited for
+        return self.readings >= LEAST_READINGS and until - self.since >= limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ class Judge:
             draining=bool(header[at.DRAINING_SINCE]),
             orphaned=process is not None and process.parent == 1,
             sockets=view.sockets if view is not None else None,
-            ghosts=missing.least if missing and missing.lasted(header[LIMIT["ghost"]]) else 0,
+            ghosts=missing.least if missing and missing.lasted(header[LIMIT["ghost"]], now) else 0,
         )
 
     def _note_beat(self, worker: Contents, now: int, process: Process | None) -> _Seen:
@@ -167,12 +167,12 @@ class Judge:
     ) -> tuple[str | None, str]:
         if process is not None and process.state == "T":
             return "stopped", "stopped by a signal (SIGSTOP, SIGTSTP); SIGCONT lets it go on"
-        limit = header[LIMIT["loop_blocked"]]
+        limit, starved = header[LIMIT["loop_blocked"]], header[LIMIT["accept_starved"]]
         if silent is not None and limit and silent >= limit:
             if activity != "starved" or silent >= STARVED_FACTOR * limit:
                 what = f", {_ACTIVITIES[activity]}" if activity else ""
                 return "loop_blocked", f"its event loop has not run for {silent / NS:.1f} s{what}"
-        elif view is not None and view.queue and view.queue.lasted(header[LIMIT["accept_starved"]]):
+        elif view is not None and view.queue and view.queue.lasted(starved, self._looked_at):
             return "accept_starved", f"{view.queue.least} clients wait to be accepted"
         return None, ""
 
