@@ -14,7 +14,7 @@ from ..store.totals import column
 from .processes import ProcessTable, Sockets
 
 EVERY, AT_MOST_EVERY = NS, 15 * NS
-COST_SHARE, HURRIED_SHARE = 50, 10
+COST_SHARE, HURRIED_SHARE = 100, 10
 """A reading is followed by a pause of so many times what it took; of fewer while clients wait."""
 LEAST_READINGS = 3
 
