@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ws_lifecycle_metrics.integrations.graphql_ws import SERVED
 from ws_lifecycle_metrics.telemetry import logs
 
 if TYPE_CHECKING:
@@ -33,3 +34,9 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     logging.setLogRecordFactory(textual)
     yield lines
     logging.setLogRecordFactory(make)
+
+
+@pytest.fixture(autouse=True)
+def nothing_serves() -> None:
+    """Forget what conversations have left in this context that were driven by hand and dropped."""
+    SERVED.set(None)
