@@ -83,10 +83,10 @@ def detections(watcher: Sidecar, reason: str) -> float:
 
 
 def see(
-    watcher: Sidecar, reason: str, source: str = SOURCE, threshold: float = THRESHOLD
+    watcher: Sidecar, reason: str, source: str = SOURCE, within: float = THRESHOLD + LATE + 0.5
 ) -> dict[str, Any]:
     """Wait until it is told everywhere; return what is told of the connection."""
-    watcher.wait(lambda: stuck(watcher, reason) == 1, threshold + LATE + 0.5, reason)
+    watcher.wait(lambda: stuck(watcher, reason) == 1, within, reason)
 
     def told() -> Any:
         found = watcher.json(f"/connections?stuck={reason}")["connections"]
@@ -102,7 +102,7 @@ def see(
 
 
 def see_gone(watcher: Sidecar, reason: str) -> None:
-    watcher.wait(lambda: stuck(watcher, reason) == 0, 15, f"{reason}: gone")
+    watcher.wait(lambda: stuck(watcher, reason) == 0, 30, f"{reason}: gone")
 
 
 every_server = pytest.mark.parametrize("server", [UVICORN, GRANIAN], ids=lambda s: s.name)
@@ -137,9 +137,8 @@ def test_each_reason_is_told_with_the_line_and_gone_after(server: Server, tmp_pa
 
 @every_server
 def test_a_connection_without_a_socket_is_a_ghost(server: Server, tmp_path: Path) -> None:
-    threshold = 3.0  # more than three readings of the kernel's tables take
     with (
-        hanging(server, tmp_path, stuck_ghost=threshold) as running,
+        hanging(server, tmp_path, stuck_ghost=THRESHOLD) as running,
         sidecar(tmp_path) as watcher,
         dial(running.url) as well,
         raw_client(running, "/ghost") as client,
@@ -147,7 +146,9 @@ def test_a_connection_without_a_socket_is_a_ghost(server: Server, tmp_path: Path
         expect_accept(client)
         assert ask(well, "pid")  # the most silent connection is named, if they share a worker
         reset(client)
-        assert see(watcher, "ghost", threshold=threshold)["stuck"] == "ghost"
+        # The kernel's tables are read three times, and less often on a host with many sockets.
+        assert see(watcher, "ghost", within=60)["stuck"] == "ghost"
+        (tmp_path / "over").touch()
         see_gone(watcher, "ghost")
 
 
