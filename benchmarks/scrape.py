@@ -36,13 +36,15 @@ TITLE = "Scrape"
 ABOUT = """\
 `/metrics` of one host, whose workers have 1,000 series each. Both expose the same ones;
 prometheus_client knows nothing of single connections, so their number changes nothing there.
-Collecting and rendering is measured in turn in one process. `sidecar` is the real one, asked over
+Collecting alone, and collecting with rendering, which is prometheus_client's for both, are measured
+in turn in one process. `sidecar` is the real one, asked over
 HTTP each 1.1 s: the CPU time of its process above what it uses when nobody asks, and the time until
 the answer is there."""
 
 LEVELS = (0, 10_000, 80_000)
 SERIES = 1_000
 MULTIPROCESS = "prometheus_client, multiprocess mode"
+COLLECT = ", collect"
 SIDECAR, IDLE, WALL = "sidecar", "sidecar idle", "sidecar wall"
 PERIOD = 1.1
 """Seconds from scrape to scrape: a collection is given to all who ask within one."""
@@ -57,20 +59,28 @@ def collect(options: dict[str, Any]) -> dict[str, Any]:
     from prometheus_client.multiprocess import MultiProcessCollector
 
     from ws_lifecycle_metrics.store.snapshot import Source
-    from ws_lifecycle_metrics.telemetry.prometheus import render
+    from ws_lifecycle_metrics.telemetry.prometheus import LifecycleCollector, render
 
     source = Source(config(options["directory"]))
 
     def ours() -> bytes:
         return render(source.take)[0]
 
-    def multiprocess() -> bytes:
+    def registered() -> CollectorRegistry:
         registry = CollectorRegistry()
         MultiProcessCollector(registry, options["multiprocess"])  # type: ignore[no-untyped-call]  # it has no annotations
-        return generate_latest(registry)
+        return registry
 
-    by_name: dict[str, Callable[[], bytes]] = {OURS: ours, MULTIPROCESS: multiprocess}
-    cases = {name: functools.partial(_cost, make) for name, make in by_name.items()}
+    by_name: dict[str, Callable[[], bytes]] = {
+        OURS: ours,
+        MULTIPROCESS: lambda: generate_latest(registered()),
+    }
+    works: dict[str, Callable[[], object]] = {
+        **by_name,
+        OURS + COLLECT: lambda: list(LifecycleCollector(take=source.take).collect()),
+        MULTIPROCESS + COLLECT: lambda: list(registered().collect()),
+    }
+    cases = {name: functools.partial(_cost, work) for name, work in works.items()}
     samples = asyncio.run(interleave(cases, options["rounds"]))
     lines = {name: make().decode().splitlines() for name, make in by_name.items()}
     series = {
@@ -79,8 +89,8 @@ def collect(options: dict[str, Any]) -> dict[str, Any]:
     return {"samples": samples, "series": series}
 
 
-def _cost(make: Callable[[], bytes]) -> float:
-    return float(cpu_ns(make))
+def _cost(work: Callable[[], object]) -> float:
+    return float(cpu_ns(work))
 
 
 # The sidecar.
@@ -193,7 +203,8 @@ def _level(data: Data, level: int, name: str) -> Figure | None:
 
 def _ratio(data: Data, level: int) -> Figure | None:
     found = data["levels"].get(str(level))
-    return ratio(found["samples"][OURS], found["samples"][MULTIPROCESS]) if found else None
+    samples = found["samples"] if found else None
+    return ratio(samples[OURS + COLLECT], samples[MULTIPROCESS + COLLECT]) if samples else None
 
 
 def tables(data: Data) -> list[Table]:
@@ -201,12 +212,16 @@ def tables(data: Data) -> list[Table]:
     rows = []
     for found in data["levels"].values():
         samples = found["samples"]
-        cells = [shown(figure(samples[n]).scaled(1e-6), 1) for n in (OURS, MULTIPROCESS)]
-        cells.append(shown(ratio(samples[OURS], samples[MULTIPROCESS])))
+        cells = []
+        for kind in (COLLECT, ""):
+            names = OURS + kind, MULTIPROCESS + kind
+            cells += [shown(figure(samples[name]).scaled(1e-6), 1) for name in names]
+            cells.append(shown(ratio(*(samples[name] for name in names))))
         cells += [shown(figure(samples[n]).scaled(1e-6), 1) for n in (SIDECAR, WALL, IDLE)]
         series = found["series"]
         rows.append([f"{found['connections']:,}", f"{series[OURS]:,}", *cells])
-    head = ["connections", "series", "CPU ms", "prometheus_client's CPU ms", "of it"]
+    head = ["connections", "series", "collect, CPU ms", "prometheus_client's, CPU ms", "of it"]
+    head += ["with rendering, CPU ms", "prometheus_client's, CPU ms", "of it"]
     head += ["sidecar: CPU ms", "until the answer, ms", "idle, CPU ms a second"]
     title = f"A scrape of {data['workers']} workers with {data['routes']} routes"
     return [Table(title, head, rows)]
@@ -216,7 +231,7 @@ def bars(data: Data) -> list[Bar]:
     """Return what is demanded of a scrape."""
     return [
         Bar(
-            demand="8 workers of 1,000 series each: CPU, of prometheus_client's multiprocess mode",
+            demand="collect of 8 workers of 1,000 series each, of prometheus_client's multiprocess",
             limit=0.5,
             unit="×",
             measured=_ratio(data, 0),
