@@ -37,7 +37,10 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     return call
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "overhead" else pytest.param(name, marks=pytest.mark.slow) for name in PARTS],
+)
 def test_every_part_measures_and_is_shown(name: str, run: Any, tmp_path: Path) -> None:
     found, page = run(name)
     part = PARTS[name]
@@ -63,7 +66,7 @@ def test_a_peer_that_cannot_be_had_is_named(run: Any, monkeypatch: pytest.Monkey
 
 
 def test_the_same_results_make_the_same_plots(run: Any, tmp_path: Path) -> None:
-    run("watchdog")
+    run("overhead")
     plots = {path: path.read_bytes() for path in (tmp_path / "plots").iterdir()}
     assert main(["--report", "--output", str(tmp_path)]) == 0
     assert {path: path.read_bytes() for path in plots} == plots
