@@ -93,7 +93,9 @@ def test_an_application_that_does_not_end_is_blamed(monkeypatch):
         ("silent", "the application did not answer the handshake on / in time"),
         ("flooding", "the application floods: more than 2,000 messages in 0.4 s"),
         ("dying", "the server's process ended during 'open-and-close'"),
-        ("blocking", "after 'open-and-close' the server answers nobody"),
+        pytest.param(
+            "blocking", "after 'open-and-close' the server answers nobody", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_what_cannot_be_tried_is_said_in_one_line(target, why, monkeypatch):

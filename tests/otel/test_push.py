@@ -214,6 +214,7 @@ def test_the_resource_can_be_named_from_outside(monkeypatch):
     assert otlp.resource("chat").attributes["service.name"] == "third"
 
 
+@pytest.mark.slow
 def test_a_sidecar_with_a_silent_collector_serves_and_ends_in_time(tmp_path):
     log = tmp_path / "sidecar.log"
     with silent() as url, sidecar(tmp_path, log, OTEL_EXPORTER_OTLP_ENDPOINT=url) as (address, own):

@@ -105,7 +105,13 @@ def see_gone(watcher: Sidecar, reason: str) -> None:
     watcher.wait(lambda: stuck(watcher, reason) == 0, 30, f"{reason}: gone")
 
 
-every_server = pytest.mark.parametrize("server", [UVICORN, GRANIAN], ids=lambda s: s.name)
+every_server = pytest.mark.parametrize(
+    "server",
+    [
+        pytest.param(UVICORN, id=UVICORN.name),
+        pytest.param(GRANIAN, id=GRANIAN.name, marks=pytest.mark.slow),
+    ],
+)
 
 
 @every_server

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize(
-    "timing", [SHORT, pytest.param(DEFAULT, marks=pytest.mark.slow)], ids=["short", "default"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("timing", [SHORT, DEFAULT], ids=["short", "default"])
 def test_every_blocker_is_told_with_its_reason(timing: Timing, tmp_path: Path) -> None:
     servers = (UVICORN, GRANIAN)
     with ThreadPoolExecutor(len(servers)) as threads:  # both at once, since most of it is waiting
