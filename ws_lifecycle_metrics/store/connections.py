@@ -13,7 +13,6 @@ from ..watchdog.sidefile import Stack, Stacks
 from . import layout as at
 from .reader import Contents
 from .series import close_name, graphql_state, live_state
-from .totals import column
 
 if TYPE_CHECKING:
     from .snapshot import Snapshot
@@ -100,11 +99,9 @@ def rank(snapshot: Snapshot) -> Ranked:
     for worker in snapshot.workers:
         stuck, label = _stuck(snapshot, worker), slot(worker)
         clock = snapshot.clock(worker)
-        for owner, records in worker.records:
+        for (owner, records), states in zip(worker.records, worker.states(), strict=True):
             route = worker.routes[owner][0]
-            for start in compress(
-                range(0, len(records), at.RECORD_WORDS), column(records, at.STATE)
-            ):
+            for start in compress(range(0, len(records), at.RECORD_WORDS), states):
                 record = records[start : start + at.RECORD_WORDS]
                 state, serial = live_state(record[at.STATE]), record[at.SERIAL]
                 why = stuck.get(serial, "")

@@ -47,6 +47,14 @@ class Contents:
     operations: dict[int, tuple[str, memoryview]] = field(default_factory=dict)
     subprotocols: dict[int, str] = field(default_factory=dict)
     records: list[tuple[int, memoryview]] = field(default_factory=list)
+    _states: list[list[int]] = field(default_factory=list)
+
+    def states(self) -> list[list[int]]:
+        """Return the state words of each block of records."""
+        if not self._states:  # with many connections it takes longest to get them from memory
+            words = slice(at.STATE, None, at.RECORD_WORDS)
+            self._states = [records[words].tolist() for _, records in self.records]
+        return self._states
 
     @property
     def uuid(self) -> int:

@@ -89,25 +89,25 @@ def open_states(states: list[int]) -> set[int]:
 
 def open_connections(worker: Contents) -> int:
     """Return how many connections of a worker have not ended."""
-    states = [column(records, at.STATE) for _, records in worker.records]
-    return sum(len(block) - block.count(0) - block.count(at.ORPHANED) for block in states)
+    blocks = worker.states()
+    return sum(len(block) - block.count(0) - block.count(at.ORPHANED) for block in blocks)
 
 
 def orphans(workers: Iterable[Contents]) -> int:
     """Return how many subscriptions go on although their connection has ended."""
     found = 0
     for worker in workers:
-        for _, records in worker.records:
-            states = column(records, at.STATE)
+        for (_, records), states in zip(worker.records, worker.states(), strict=True):
             if at.ORPHANED in states:
                 running = column(records, at.OPERATIONS)
                 found += sum(compress(running, map(at.ORPHANED.__eq__, states)))
     return found
 
 
-def active_states(worker: Contents, records: memoryview) -> dict[tuple[str, int], int]:
-    """Return the number of connections by subprotocol and state word."""
-    states = column(records, at.STATE)
+def active_states(
+    worker: Contents, records: memoryview, states: list[int]
+) -> dict[tuple[str, int], int]:
+    """Return the number of connections of a block by subprotocol and state word."""
     found = open_states(states)
     if not found:
         return {}
@@ -123,9 +123,8 @@ def active_states(worker: Contents, records: memoryview) -> dict[tuple[str, int]
     return active
 
 
-def oldest_states(records: memoryview) -> dict[int, int]:
+def oldest_states(records: memoryview, states: list[int]) -> dict[int, int]:
     """Return since when the longest-lasting connection of each state word has been in it."""
-    states = column(records, at.STATE)
     found = open_states(states)
     since = column(records, at.STATE_AT) if found else []
     return {state: min(compress(since, map(state.__eq__, states))) for state in found}

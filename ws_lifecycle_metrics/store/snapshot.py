@@ -126,11 +126,12 @@ class Snapshot:
         )
         oldest: dict[Labels, float] = dict.fromkeys(catalog.OLDEST_STATE.series, 0.0)
         for worker in self.workers:
-            for owner, records in worker.records:
+            for (owner, records), states in zip(worker.records, worker.states(), strict=True):
                 route = worker.routes[owner][0]
-                for (subprotocol, state), number in active_states(worker, records).items():
+                found = active_states(worker, records, states)
+                for (subprotocol, state), number in found.items():
                     active[route, subprotocol, state_label(state)] += number
-                for state, since in oldest_states(records).items():
+                for state, since in oldest_states(records, states).items():
                     label = (state_label(state),)
                     entered = self.wall - self.age(worker, since)
                     oldest[label] = min(oldest[label] or entered, entered)

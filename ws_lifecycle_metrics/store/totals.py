@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from .. import catalog
@@ -32,9 +33,7 @@ def add_segment(totals: Totals, contents: Contents) -> None:
     for operation, values in contents.operations.values():
         for metric, labels, words in _stored(_OPERATION, values):
             add(totals, metric, (operation, *labels), words)
-    for owner, records in contents.records:
-        route = contents.routes[owner][0]
-        _add_records(totals, route, records)
+    _add_records(totals, contents)
     if not contents.alive:
         _add_lost(totals, contents)
 
@@ -94,21 +93,24 @@ def column(records: memoryview, word: int) -> list[int]:
     return records[word :: at.RECORD_WORDS].tolist()
 
 
-def _add_records(totals: Totals, route: str, records: memoryview) -> None:
-    for metric, labels, words in (
-        (catalog.RECEIVED_MESSAGES, (route, "text"), (at.RECEIVED_TEXT,)),
-        (catalog.RECEIVED_MESSAGES, (route, "binary"), (at.RECEIVED_BINARY,)),
-        (catalog.RECEIVED_BYTES, (route,), (at.RECEIVED_BYTES,)),
-        (catalog.SENT_MESSAGES, (route, "text"), (at.SENT_TEXT, at.SLOW_TEXT)),
-        (catalog.SENT_MESSAGES, (route, "binary"), (at.SENT_BINARY, at.SLOW_BINARY)),
-        (catalog.SENT_BYTES, (route,), (at.SENT_BYTES,)),
-    ):
-        add(totals, metric, labels, [sum(sum(column(records, word)) for word in words)])
-    # The slow sends, above the first bound, are counted in the route's block.
-    duration = [0] * words_of(catalog.SEND_DURATION)
-    duration[0] = sum(sum(column(records, word)) for word in (at.SENT_TEXT, at.SENT_BINARY))
-    duration[-1] = sum(column(records, at.SENT_NS))
-    add(totals, catalog.SEND_DURATION, (route,), duration)
+def _add_records(totals: Totals, contents: Contents) -> None:
+    """Add what the records of each route have counted."""
+    sums: dict[int, Counter[int]] = {}
+    for owner, records in contents.records:
+        counts = {word: sum(column(records, word)) for word in at.COUNTS}
+        sums.setdefault(owner, Counter()).update(counts)
+    for owner, count in sums.items():
+        route = contents.routes[owner][0]
+        text, binary = count[at.SENT_TEXT], count[at.SENT_BINARY]
+        # The slow sends, above the first bound, are counted in the route's block.
+        duration = [text + binary, *[0] * (words_of(catalog.SEND_DURATION) - 2), count[at.SENT_NS]]
+        add(totals, catalog.RECEIVED_MESSAGES, (route, "text"), [count[at.RECEIVED_TEXT]])
+        add(totals, catalog.RECEIVED_MESSAGES, (route, "binary"), [count[at.RECEIVED_BINARY]])
+        add(totals, catalog.RECEIVED_BYTES, (route,), [count[at.RECEIVED_BYTES]])
+        add(totals, catalog.SENT_MESSAGES, (route, "text"), [text + count[at.SLOW_TEXT]])
+        add(totals, catalog.SENT_MESSAGES, (route, "binary"), [binary + count[at.SLOW_BINARY]])
+        add(totals, catalog.SENT_BYTES, (route,), [count[at.SENT_BYTES]])
+        add(totals, catalog.SEND_DURATION, (route,), duration)
 
 
 def _add_lost(totals: Totals, contents: Contents) -> None:

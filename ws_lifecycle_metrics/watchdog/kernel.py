@@ -10,7 +10,7 @@ from ..store import layout as at
 from ..store.layout import NS
 from ..store.process import boot_id, namespace
 from ..store.reader import Contents
-from ..store.totals import column
+from ..store.series import open_connections
 from .processes import ProcessTable, Sockets
 
 EVERY, AT_MOST_EVERY = NS, 15 * NS
@@ -76,7 +76,7 @@ class Kernel:
             known = open_scopes.get(pid, 0)
             # Over HTTP/2 many connections share a socket: nothing can be missed.
             shared = known is None or worker.header[at.SHARED_SOCKETS]
-            open_scopes[pid] = None if shared else (known or 0) + _open(worker)
+            open_scopes[pid] = None if shared else (known or 0) + open_connections(worker)
         found = self._table.sockets(list(open_scopes))
         self.views = {
             pid: self._view(now, pid, sockets, open_scopes[pid]) for pid, sockets in found.items()
@@ -96,11 +96,6 @@ class Kernel:
             queue=_trend(before.queue, now, sockets.accept_queue),
             missing=_trend(before.missing, now, missing),
         )
-
-
-def _open(worker: Contents) -> int:
-    states = (state for _, records in worker.records for state in column(records, at.STATE))
-    return sum(state not in (0, at.ORPHANED) for state in states)
 
 
 def _trend(before: Trend | None, now: int, amount: int) -> Trend | None:
