@@ -95,7 +95,7 @@ def _bars(axes: Axes, panels: Mapping[str, Panel], names: Sequence[str]) -> None
     axes.invert_yaxis()
     axes.set_xlabel(first.unit)
     axes.margins(x=0.12, y=0.02)
-    if first.log:
+    if first.log and least > 0:  # in a run of a few messages a difference can be anything
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlim(left=min(1.0, least * 0.8))

@@ -54,6 +54,7 @@ def why_py_spy_cannot_look() -> str | None:
     return looked.stderr.strip() if looked.returncode else None
 
 
+@pytest.mark.slow
 def test_py_spy_shows_the_line_while_the_gil_is_held(tmp_path: Path) -> None:
     if why := why_py_spy_cannot_look():
         pytest.skip(why)
