@@ -235,7 +235,8 @@ SEND_DURATION = Metric(
     labels=("http_route",),
     buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 10),
     block=Block.ROUTE,
-    help="Time a send() took to return: the only back-pressure that ASGI shows.",
+    help="Time a send() took to return: the only back-pressure that ASGI shows. While a"
+    " connection's sends are fast, its first one every 0.25 s is timed.",
 )
 APP_ERRORS = Metric(
     name="websocket.server.app_errors",

@@ -17,10 +17,12 @@ from .catalog import code_label
 from .integrations.graphql_ws import Served
 from .labels import TraceIds
 from .protocol import OPEN, SHIELDED, Lifecycle, Rule, ServerState, Severity
-from .protocol.payload import payload, utf8_size
+from .protocol.fields import CLEAN
+from .protocol.payload import TEXT, payload, utf8_size
 from .protocol.table import FINISHED, GONE
 from .store import layout as at
 from .store.layout import FAST_NS, ROUTE_BLOCK
+from .store.tally import VOID, Tally
 from .store.worker import Route, Worker
 from .telemetry.logs import log_fault, log_violation
 
@@ -52,10 +54,8 @@ _SERVER_CODES = frozenset({1012})
 
 ILLEGAL, DROP = object(), object()
 
-# Where tasks that outlive their conversation write; its handshake was counted.
-_VOID = memoryview(bytearray(at.RECORD_WORDS * at.WORD)).cast("Q")
-_VOID[at.ANSWERED_AT] = 1
 _now = time.monotonic_ns
+_is_ascii = str.isascii  # raises TypeError for whatever is no text
 
 
 class ProtocolViolation(Exception):  # noqa: N818  # the field's word: it is no error of ours
@@ -66,37 +66,23 @@ class ProtocolViolation(Exception):  # noqa: N818  # the field's word: it is no 
         self.rule = rule
 
 
-class Conversation:
+class Conversation(Tally):
     """One run of a WebSocket scope: its protocol state and its record in the segment."""
 
     __slots__ = (
         "_answer",
         "_inner_receive",
         "_inner_send",
-        "_is_noted",
         "_lifecycle",
         "_middleware",
         "_opened_at",
-        "_quick_receive",
-        "_quick_send",
-        "_received_bytes",
-        "_received_text",
-        "_receiving",
         "_route",
         "_routed",
         "_scope",
-        "_sending",
-        "_sent_at",
-        "_sent_bytes",
-        "_sent_ns",
-        "_sent_text",
-        "_serial",
         "_served",
         "_spans",
         "_task",
         "_trace",
-        "_words",
-        "_worker",
         "awaitable",
     )
 
@@ -109,20 +95,14 @@ class Conversation:
         send: Send,
         served: Served,
     ) -> None:
+        Tally.__init__(self, worker)
         self._middleware = middleware
         self._served = served
-        self._worker = worker
         self._scope = scope
         self._inner_receive = served.watch(self, receive)
         self._inner_send = send
         self._lifecycle = Lifecycle(scope)
-        self._quick_receive = self._quick_send = self._is_noted = False
-        self._receiving = self._sending = 0  # calls that have not returned
-        # Counted since the words were written last.
-        self._received_text = self._received_bytes = 0
-        self._sent_text = self._sent_bytes = self._sent_ns = self._sent_at = 0
         self._answer: Message = None  # the event that answers the handshake
-        self._serial = worker.connections = worker.connections + 1
         # What the application returned, while it runs: the watchdog sees in it where it waits.
         self.awaitable: Any = None
         self._task: asyncio.Task[Any] | None = None
@@ -165,115 +145,68 @@ class Conversation:
 
     async def receive(self) -> Message:
         """Receive as the server does, and count what came."""
-        text: Any  # of a plain message
-        if self._receiving or not self._quick_receive:
+        if self._receives is None:
+            self._receives = True
+        else:
             self.guard(self._receive_called)
             self._receiving += 1
-        else:
-            self._receiving = 1
-            if not self._is_noted:
-                self.guard(self._note)
         try:
             message = await self._inner_receive()
         except BaseException as error:
-            self._receiving -= 1
             self.guard(self._receive_failed, error)
             raise
-        self._receiving -= 1
         try:  # inline, as in `send`: a call would cost a quarter of all that is added here
-            plain = (
-                self._quick_receive
+            if (
+                self._receives
                 and type(message) is dict
-                and message.get("type") == "websocket.receive"
-                and type(text := message.get("text")) is str
-                and (len(message) == 2 or message.get("bytes") is None)
-            )
-        except Exception:  # noqa: BLE001  # junk that is no message: looked at below
-            plain = False
-        if plain:
-            self._received_text += 1
-            self._received_bytes += len(text) if text.isascii() else utf8_size(text)
-            if not self._is_noted:
-                self.guard(self._note)
-        else:
-            self.guard(self._received, message)
+                and message["type"] == "websocket.receive"
+                and (len(message) == 2 or message["bytes"] is None)
+            ):
+                text = message["text"]
+                self._received_bytes += len(text) if _is_ascii(text) else utf8_size(text)
+                self._received_text += 1
+                self._receives = None
+                return message
+        except Exception:  # noqa: BLE001  # no plain text, or no message at all
+            pass
+        self.guard(self._received, message)
         return message
 
     async def send(self, message: Message) -> Any:
         """Send as the application does, and count what the server took."""
-        text: Any  # of a plain message
+        quick = False
         try:
-            plain = (
-                self._quick_send
+            if (
+                self._sends is None
                 and type(message) is dict
-                and message.get("type") == "websocket.send"
-                and type(text := message.get("text")) is str
-                and (len(message) == 2 or message.get("bytes") is None)
-            )
-        except Exception:  # noqa: BLE001  # junk that is no message: looked at below
-            plain = False
-        legal = True
-        if not plain:
+                and message["type"] == "websocket.send"
+                and (len(message) == 2 or message["bytes"] is None)
+            ):
+                text = message["text"]
+                size = len(text) if _is_ascii(text) else utf8_size(text)
+                self._sends = quick = True
+        except Exception:  # noqa: BLE001  # no plain text, or no message at all
+            pass
+        legal, started = True, 0
+        if not quick:
             verdict = self.guard(self._about_to_send, message)
             if verdict is DROP:
                 return None
             legal = verdict is not ILLEGAL
-        self._sending += 1
-        self._sent_at = started = _now()
-        if plain and not self._is_noted:
-            self.guard(self._note)
+            self._sending += 1
+            self._sent_at = started = _now()
         try:
             result = await self._inner_send(message)
         except BaseException as error:
-            self._sending -= 1
-            self.guard(self._send_failed, message, error, legal, _now() - started)
+            self.guard(self._send_failed, message, error, legal, started)
             raise
-        self._sending -= 1
-        took = _now() - started
-        if not plain or took >= FAST_NS:
-            self.guard(self._sent, message, took)
-        else:
+        if quick and self._sends:
+            self._sent_bytes += size
             self._sent_text += 1
-            self._sent_bytes += len(text) if text.isascii() else utf8_size(text)
-            self._sent_ns += took
-            if not self._is_noted:
-                self.guard(self._note)
-        return result
-
-    # Counting a message in the words costs as much as all the rest, so busy connections write
-    # theirs once a beat; what is rare, or changes the state, is written at once.
-
-    def _note(self) -> None:
-        """Have what was counted since the latest beat written with the next; else write it now."""
-        worker = self._worker
-        if worker.beats:
-            self._is_noted = True
-            worker.noted[self._serial] = self
-            words = self._words
-            words[at.RECEIVING], words[at.SENDING] = self._receiving, self._sending
-            words[at.SENT_AT] = self._sent_at
-            if self._received_text:
-                words[at.RECEIVED_AT] = _now()
+            self._sends = None
         else:
-            self.publish(_now())
-
-    def publish(self, now: int) -> None:
-        """Write what was counted since the last time into the record."""
-        self._is_noted = False
-        words = self._words
-        words[at.RECEIVING], words[at.SENDING] = self._receiving, self._sending
-        if self._received_text:
-            words[at.RECEIVED_AT] = now
-            words[at.RECEIVED_BYTES] += self._received_bytes
-            words[at.RECEIVED_TEXT] += self._received_text
-            self._received_text = self._received_bytes = 0
-        if self._sent_at:
-            words[at.SENT_AT] = self._sent_at
-        if self._sent_text:
-            words[at.SENT_BYTES] += self._sent_bytes
-            words[at.SENT_NS] += self._sent_ns
-            words[at.SENT_TEXT] += self._sent_text
-            self._sent_text = self._sent_bytes = self._sent_ns = 0
+            self.guard(self._sent, message, started)
+        return result
 
     # What the watchdog asks for, on this loop.
 
@@ -329,6 +262,7 @@ class Conversation:
             self._flag(self._lifecycle.opened())
 
     def _receive_called(self) -> None:
+        self._slow_receives()
         self._words[at.RECEIVING] = self._receiving + 1
         if self._spans is not None:
             self._spans.receive_called(_now())
@@ -338,27 +272,46 @@ class Conversation:
             self._flag(rules)
 
     def _receive_failed(self, error: BaseException) -> None:
+        self._slow_receives()
+        self._receiving -= 1
         self._words[at.RECEIVING] = self._receiving
         self._flag(self._lifecycle.receive_failed(error))
 
     def _received(self, message: Message) -> None:
-        """Note what is no plain text in an open connection."""
-        rules = self._lifecycle.received(message)
+        """Note what came on any but the quick way."""
+        self._slow_receives()
+        self._receiving -= 1
         words = self._words
         words[at.RECEIVING] = self._receiving
         words[at.RECEIVED_AT] = received_at = _now()
-        self._note_state(received_at)
         kind, size = payload(message, "websocket.receive")
+        rules = CLEAN
+        if kind != TEXT or not self._quick_receive or type(message) is not dict:
+            rules = self._lifecycle.received(message)
+            self._note_state(received_at)
         if kind is not None:
             words[at.RECEIVED_BYTES] += size
             words[at.RECEIVED[kind]] += 1
             if self._spans is not None:
                 self._spans.received(received_at, kind, size, message.get("text"))
+            if self._quick_receive and not self._receiving and self._beats():
+                self._receives = None
         if rules:
             self._flag(rules)
 
     def _about_to_send(self, message: Message) -> object:
         """Judge an event before it is sent: None, or that it is ILLEGAL, or to DROP it."""
+        self._slow_sends()
+        now, verdict = _now(), None
+        is_text = payload(message, "websocket.send")[0] == TEXT
+        if not is_text or not self._quick_send or type(message) is not dict:
+            verdict = self._judge(message, now)
+        if verdict is not DROP:
+            self._words[at.SENDING], self._words[at.SENT_AT] = self._sending + 1, now
+        return verdict
+
+    def _judge(self, message: Message, now: int) -> object:
+        self._slow_receives()
         answered = self._lifecycle.result is not None
         rules = self._lifecycle.sent(message, receives_pending=self._receiving)
         if self._lifecycle.result is not None:
@@ -366,8 +319,8 @@ class Conversation:
                 self._answer = message
             if not self._routed:
                 self._find_route()
-        now, verdict = _now(), None
         self._note_state(now)
+        verdict = None
         if rules:
             if self._middleware.config.policy == "shield" and any(r.id in SHIELDED for r in rules):
                 self._route.words[_SHIELDED_SENDS] += 1
@@ -375,12 +328,13 @@ class Conversation:
             elif any(rule.severity is not Severity.INFO for rule in rules):
                 verdict = ILLEGAL
             self._flag(rules, sending=True)
-        if verdict is not DROP:
-            self._words[at.SENDING], self._words[at.SENT_AT] = self._sending + 1, now
         return verdict
 
-    def _sent(self, message: Message, took: int) -> None:
-        """Note a send that was no plain text, or slow."""
+    def _sent(self, message: Message, started: int) -> None:
+        """Note a send on any but the quick way; `started` is 0 if it had begun there."""
+        self._slow_sends()
+        took = _now() - (started or self._sent_at)
+        self._sending -= 1
         words = self._words
         words[at.SENDING] = self._sending
         kind, size = payload(message, "websocket.send")
@@ -391,17 +345,28 @@ class Conversation:
                 status = message.get("status") if type(message) is dict else None
                 self._count_handshake(result, status)
             return
-        slow = took >= FAST_NS and words is not _VOID
+        slow = took >= FAST_NS and words is not VOID
         if slow:
             self._route.words[_SEND_DURATION.bucket(took)] += 1
+            self._timed = 2
+        else:
+            self._took = took
         words[at.SENT_BYTES] += size
         words[at.SENT_NS] += took
         words[at.SENT[kind + 2 * slow]] += 1
         if self._spans is not None:
             self._spans.sent(_now(), took, kind, size, self._route)
             self._choose_way()
+        # Once a send was slow, each one is timed until a beat has passed without.
+        if self._quick_send and not self._sending and not self._timed and self._beats():
+            self._sends = None
 
-    def _send_failed(self, message: Message, error: BaseException, legal: bool, took: int) -> None:
+    def _send_failed(
+        self, message: Message, error: BaseException, legal: bool, started: int
+    ) -> None:
+        self._slow_sends()
+        took = _now() - (started or self._sent_at)
+        self._sending -= 1
         self._words[at.SENDING] = self._sending
         rules = self._lifecycle.send_failed(message, error, legal)
         self._note_state(_now())
@@ -416,6 +381,7 @@ class Conversation:
     def end(self, error: BaseException | None = None) -> None:
         """Note that the application has returned, raised or been cancelled."""
         try:
+            self._slow_receives()
             self.awaitable = self._task = None
             self._worker.live.pop(self._serial, None)
             if not self._routed:
@@ -468,6 +434,8 @@ class Conversation:
         """Let plain messages take the quick way: in an open connection, once no span is due."""
         spans = self._spans
         is_open = self._lifecycle.state is OPEN
+        self._slow_receives()
+        self._slow_sends()
         self._quick_receive = is_open and (spans is None or spans.receives_done)
         self._quick_send = is_open and (spans is None or not spans.sends_left)
 
@@ -515,7 +483,7 @@ class Conversation:
                 self.publish(_now())
             self._count_end(record, result)
         finally:
-            self._words, self._spans = _VOID, None
+            self._words, self._spans = VOID, None
             self._quick_receive = self._quick_send = False
             if not self._served.keep(self._route, record):
                 self._route.give_back(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.support import ACCEPT, CONNECT, DISCONNECT, receive_text, scope, send
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.workers import existing
+from ws_lifecycle_metrics.watchdog import heartbeat
 
 TIME_OUT = 10
 
@@ -24,6 +26,7 @@ class Talk:
         self.sent: asyncio.Queue[Any] = asyncio.Queue()
         self.free = asyncio.Event()
         self.free.set()
+        self.takes = 0.0  # seconds of a send
         self.handling: list[int] = []
 
     async def app(self, _scope: Any, receive: Any, send: Any) -> None:
@@ -34,6 +37,8 @@ class Talk:
             await send(send_text(event["text"]))
 
     async def send(self, event: Any) -> None:
+        if self.takes:
+            await asyncio.sleep(self.takes)
         self.sent.put_nowait(event)
         await self.free.wait()
 
@@ -61,6 +66,18 @@ class Talk:
         until = worker.segment.header[at.BEATS] + of
         while worker.segment.header[at.BEATS] < until:  # noqa: ASYNC110  # a word in memory
             await asyncio.sleep(0.01)
+
+    def publish(self) -> None:
+        """What a beat does, at a moment of the test's choice."""
+        worker = existing(self.config)
+        assert worker is not None
+        worker.publish(time.monotonic_ns())
+
+
+@pytest.fixture
+def one_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop beats when it starts, and not again as long as a test takes."""
+    monkeypatch.setattr(heartbeat, "INTERVAL", 60.0)
 
 
 def run(config: Config, play: Any) -> None:
@@ -130,6 +147,98 @@ def test_a_send_that_does_not_return_is_seen_with_its_start(config: Config) -> N
         assert (record[at.SENDING], record[at.SLOW_TEXT]) == (0, 1)
 
     run(config, play)
+
+
+SLOW = 0.005
+
+
+@pytest.mark.usefixtures("one_beat")
+def test_sends_that_are_not_timed_count_as_long_as_the_latest_that_was(config: Config) -> None:
+    async def play(talk: Talk) -> None:
+        await talk.echo("timed")
+        took = talk.record()[at.SENT_NS]
+        assert took > 0
+        for _ in range(4):
+            await talk.echo("x")
+        assert talk.record()[at.SENT_TEXT] == 1
+        talk.publish()
+        assert (talk.record()[at.SENT_TEXT], talk.record()[at.SENT_NS]) == (5, 5 * took)
+
+    run(config, play)
+
+
+@pytest.mark.usefixtures("one_beat")
+def test_while_sends_are_slow_each_one_is_timed(config: Config) -> None:
+    async def play(talk: Talk) -> None:
+        talk.takes = SLOW
+        for slow in (1, 2, 3):
+            await talk.echo("slow")
+            assert talk.record()[at.SLOW_TEXT] == slow
+        talk.takes = 0
+        talk.publish()
+        await talk.echo("timed")
+        talk.publish()  # a whole beat without a slow one
+        await talk.echo("timed")
+        talk.takes = SLOW
+        await talk.echo("on the quick way")
+        talk.publish()
+        assert (talk.record()[at.SLOW_TEXT], talk.record()[at.SENT_TEXT]) == (3, 3)
+        await talk.echo("slow")
+        assert talk.record()[at.SLOW_TEXT] == 4
+
+    run(config, play)
+
+
+@pytest.mark.usefixtures("one_beat")
+def test_a_send_on_the_quick_way_that_a_beat_meets_is_timed_from_there(config: Config) -> None:
+    async def play(talk: Talk) -> None:
+        await talk.echo("timed")
+        talk.free.clear()
+        await talk.echo("held")
+        record = talk.record()
+        assert (record[at.SENDING], record[at.SENT_TEXT]) == (0, 1)
+        talk.publish()
+        assert (record[at.SENDING], record[at.SENT_TEXT]) == (1, 1)
+        await asyncio.sleep(SLOW)  # what the send takes
+        talk.free.set()
+        await talk.echo("x")
+        assert (record[at.SENDING], record[at.SLOW_TEXT]) == (0, 1)
+        assert record[at.SENT_NS] >= SLOW * 1e9
+
+    run(config, play)
+
+
+@pytest.mark.usefixtures("one_beat")
+def test_calls_that_overlap_one_on_the_quick_way_are_counted(config: Config) -> None:
+    async def play() -> None:
+        async with asyncio.timeout(TIME_OUT):
+            pushes: asyncio.Queue[Any] = asyncio.Queue()
+
+            class Pushing(Talk):
+                async def app(self, _scope: Any, receive: Any, send: Any) -> None:
+                    await receive()
+                    await send(ACCEPT)
+                    receiving = asyncio.ensure_future(receive())
+                    while text := await pushes.get():
+                        await asyncio.gather(*(send(send_text(one)) for one in text))
+                    await receiving
+
+            talk = Pushing(config)
+            task = await talk.open()
+            for text in ("t", "q", "qq", "tqq"):
+                pushes.put_nowait(text)
+                for _ in text:
+                    assert (await talk.sent.get())["text"] in "tq"
+            talk.publish()
+            record = talk.record()
+            assert (record[at.SENDING], record[at.RECEIVING]) == (0, 1)
+            assert record[at.SENT_TEXT] == record[at.SENT_BYTES] == 7
+            pushes.put_nowait("")
+            talk.events.put_nowait(DISCONNECT)
+            await task
+            assert record[at.VIOLATIONS] == 0
+
+    asyncio.run(play())
 
 
 def test_a_send_on_its_own_that_does_not_return_is_seen(config: Config) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+TEXT, BINARY = range(2)
+
 
 def payload(message: object, kind: str) -> tuple[int | None, int]:
-    """Return 0 for text or 1 for binary, and the payload's bytes; None for anything else."""
+    """Return TEXT or BINARY, and the payload's bytes; None for anything else."""
     try:
         if type(message) is dict and message.get("type") != kind:
             return None, 0  # as most of what comes here
@@ -14,9 +16,9 @@ def payload(message: object, kind: str) -> tuple[int | None, int]:
         if isinstance(message, Mapping) and message.get("type") == kind:
             text, data = message.get("text"), message.get("bytes")
             if isinstance(text, str) and data is None:
-                return 0, utf8_size(text)
+                return TEXT, utf8_size(text)
             if text is None and isinstance(data, (bytes, bytearray, memoryview)):
-                return 1, _bytes_size(data)
+                return BINARY, _bytes_size(data)
     except Exception:  # noqa: BLE001  # a foreign object may raise anything when it is read
         pass
     return None, 0
