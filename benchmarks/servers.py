@@ -34,7 +34,7 @@ a candidate does in the background is in all three figures of its process alike.
 
 CONNECTIONS = 16
 ECHOES = 100_000
-SLICE_NS, SLICES = 60e6, 5
+SLICE_NS, SLICES = 6e6, 50
 """CPU time of a slice, and slices a round: the shorter, the less changes from one to the next."""
 FRAME = encode(TEXT, b"x" * 64)
 ECHO_BYTES = 2 + 64  # a frame of a server has no mask
@@ -90,16 +90,12 @@ class Client:
         self.socket.close()
 
 
-def echoes(port: int, path: str, control: Client, count: int) -> float:
-    """Return the CPU ns that the server needs for one of about `count` echoes at a path."""
-    with ExitStack() as stack:
-        clients = [stack.enter_context(Client(port, path)) for _ in range(CONNECTIONS)]
-        _volley(clients)  # the first one on a connection costs more
-        before = int(control.ask())
-        times = max(1, count // CONNECTIONS)
-        for _ in range(times):
-            _volley(clients)
-        return (int(control.ask()) - before) / (times * CONNECTIONS)
+def echoes(clients: Sequence[Client], control: Client, volleys: int) -> float:
+    """Return the CPU ns that the server needs for one echo, as each client sends `volleys`."""
+    before = int(control.ask())
+    for _ in range(volleys):
+        _volley(clients)
+    return (int(control.ask()) - before) / (volleys * len(clients))
 
 
 def _volley(clients: Sequence[Client]) -> None:
@@ -135,20 +131,19 @@ def one_server(server: str, key: str, run: Run) -> Samples:
     """Return ns an echo, by application, of one server process."""
     with serving(server, key, run.sink) as running:
         try:
-            with Client(running.port, CPU_PATH) as control:
-                return asyncio.run(_slices(running.port, control, key, run))
+            with Client(running.port, CPU_PATH) as control, ExitStack() as stack:
+                cases: dict[str, Callable[[], float]] = {}
+                for name, path in ((BARE, BARE_PATH), (NOOP, NOOP_PATH), (key, CANDIDATE_PATH)):
+                    clients = [
+                        stack.enter_context(Client(running.port, path)) for _ in range(CONNECTIONS)
+                    ]
+                    few = echoes(clients, control, 10)
+                    count = max(1, round(SLICE_NS * run.effort.size / few / CONNECTIONS))
+                    cases[name] = functools.partial(echoes, clients, control, count)
+                Deadline.left(1)
+                return asyncio.run(interleave(cases, SLICES * run.effort.rounds))
         except OSError as error:  # time-outs are among them
             raise MeasureError(f"{server} did not answer: {error}") from None
-
-
-async def _slices(port: int, control: Client, key: str, run: Run) -> Samples:
-    cases: dict[str, Callable[[], float]] = {}
-    for name, path in ((BARE, BARE_PATH), (NOOP, NOOP_PATH), (key, CANDIDATE_PATH)):
-        few = echoes(port, path, control, 10 * CONNECTIONS)
-        count = int(SLICE_NS * run.effort.size / few)
-        cases[name] = functools.partial(echoes, port, path, control, count)
-    Deadline.left(1)
-    return await interleave(cases, SLICES * run.effort.rounds)
 
 
 def measure(run: Run) -> Data:
