@@ -35,6 +35,8 @@ Scope = Any
 Message = Any
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[Any]]
+Begun = tuple[int, bool]
+"""When a send that is timed began, and whether it breaks no rule above info."""
 
 VANISHED = 1006  # RFC 6455 7.4.1: the connection was lost without a close frame
 SCOPES_JUDGED = 100
@@ -150,8 +152,9 @@ class Conversation(Tally):
         else:
             self.guard(self._receive_called)
             self._receiving += 1
+        inner_receive = self._inner_receive  # a call in one step would look it up as a method
         try:
-            message = await self._inner_receive()
+            message = await inner_receive()
         except BaseException as error:
             self.guard(self._receive_failed, error)
             raise
@@ -174,7 +177,9 @@ class Conversation(Tally):
 
     async def send(self, message: Message) -> Any:
         """Send as the application does, and count what the server took."""
-        quick = False
+        size: int | None  # of a message on the quick way
+        begun: Begun | None  # on the other
+        size = begun = None
         try:
             if (
                 self._sends is None
@@ -184,28 +189,28 @@ class Conversation(Tally):
             ):
                 text = message["text"]
                 size = len(text) if _is_ascii(text) else utf8_size(text)
-                self._sends = quick = True
+                self._sends = True
         except Exception:  # noqa: BLE001  # no plain text, or no message at all
             pass
-        legal, started = True, 0
-        if not quick:
+        if size is None:
             verdict = self.guard(self._about_to_send, message)
             if verdict is DROP:
                 return None
-            legal = verdict is not ILLEGAL
             self._sending += 1
             self._sent_at = started = _now()
+            begun = started, verdict is not ILLEGAL
+        inner_send = self._inner_send
         try:
-            result = await self._inner_send(message)
+            result = await inner_send(message)
         except BaseException as error:
-            self.guard(self._send_failed, message, error, legal, started)
+            self.guard(self._send_failed, message, error, begun)
             raise
-        if quick and self._sends:
+        if self._sends and size is not None:
             self._sent_bytes += size
             self._sent_text += 1
             self._sends = None
         else:
-            self.guard(self._sent, message, started)
+            self.guard(self._sent, message, begun)
         return result
 
     # What the watchdog asks for, on this loop.
@@ -303,8 +308,8 @@ class Conversation(Tally):
         """Judge an event before it is sent: None, or that it is ILLEGAL, or to DROP it."""
         self._slow_sends()
         now, verdict = _now(), None
-        is_text = payload(message, "websocket.send")[0] == TEXT
-        if not is_text or not self._quick_send or type(message) is not dict:
+        plain = self._quick_send and type(message) is dict
+        if not plain or payload(message, "websocket.send")[0] != TEXT:
             verdict = self._judge(message, now)
         if verdict is not DROP:
             self._words[at.SENDING], self._words[at.SENT_AT] = self._sending + 1, now
@@ -330,10 +335,10 @@ class Conversation(Tally):
             self._flag(rules, sending=True)
         return verdict
 
-    def _sent(self, message: Message, started: int) -> None:
-        """Note a send on any but the quick way; `started` is 0 if it had begun there."""
+    def _sent(self, message: Message, begun: Begun | None) -> None:
+        """Note a send on any but the quick way; `begun` is None if it had begun there."""
         self._slow_sends()
-        took = _now() - (started or self._sent_at)
+        took = _now() - (begun[0] if begun else self._sent_at)
         self._sending -= 1
         words = self._words
         words[at.SENDING] = self._sending
@@ -361,14 +366,12 @@ class Conversation(Tally):
         if self._quick_send and not self._sending and not self._timed and self._beats():
             self._sends = None
 
-    def _send_failed(
-        self, message: Message, error: BaseException, legal: bool, started: int
-    ) -> None:
+    def _send_failed(self, message: Message, error: BaseException, begun: Begun | None) -> None:
         self._slow_sends()
-        took = _now() - (started or self._sent_at)
+        took = _now() - (begun[0] if begun else self._sent_at)
         self._sending -= 1
         self._words[at.SENDING] = self._sending
-        rules = self._lifecycle.send_failed(message, error, legal)
+        rules = self._lifecycle.send_failed(message, error, legal=begun is None or begun[1])
         self._note_state(_now())
         self._flag(rules, sending=True)
         kind, size = payload(message, "websocket.send")
@@ -423,7 +426,8 @@ class Conversation(Tally):
         word = state.code + 1
         words = self._words
         if words[at.STATE] != word:
-            self._choose_way()
+            if state is OPEN or self._quick_receive or self._quick_send:
+                self._choose_way()
             words[at.STATE], words[at.STATE_AT] = word, now
             if self._lifecycle.close_initiator is not None:
                 words[at.CLOSE_CODE] = self._lifecycle.close_code or 0
