@@ -10,10 +10,8 @@ from django.conf import settings
 
 from tests.integrations.test_routes import plain, routes, visit
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
-from ws_lifecycle_metrics.store.workers import existing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 if not settings.configured:  # the same as in tests/graphql/apps.py: a process has them once
@@ -75,12 +73,8 @@ PATHS = {
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Iterator[Config]:
-    config = Config(service="channels", directory=str(tmp_path))
-    yield config
-    worker = existing(config)
-    if worker is not None:
-        worker.close()
+def config(tmp_path: Path) -> Config:
+    return Config(service="channels", directory=str(tmp_path))
 
 
 @pytest.mark.parametrize(("url", "template"), PATHS.items())

@@ -27,20 +27,14 @@ from tests.support import (
     unbalanced,
 )
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
-from ws_lifecycle_metrics.store.workers import existing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Iterator[Config]:
-    config = Config(service="routes", directory=str(tmp_path))
-    yield config
-    worker = existing(config)
-    if worker is not None:
-        worker.close()
+def config(tmp_path: Path) -> Config:
+    return Config(service="routes", directory=str(tmp_path))
 
 
 def visit(wrapped: Any, /, *paths: str, **fields: Any) -> list[Any]:

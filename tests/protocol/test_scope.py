@@ -6,24 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests import support
 from ws_lifecycle_metrics.protocol import Lifecycle
 
-WEBSOCKET: dict[str, Any] = {
-    "type": "websocket",
-    "asgi": {"version": "3.0", "spec_version": "2.4"},
-    "http_version": "1.1",
-    "scheme": "ws",
-    "path": "/",
-    "raw_path": b"/",
-    "query_string": b"",
-    "root_path": "",
-    "headers": [(b"host", b"example.org")],
-    "client": ("127.0.0.1", 1),
-    "server": ("127.0.0.1", 2),
-    "subprotocols": [],
-    "state": {},
-    "extensions": {},
-}
+WEBSOCKET = support.scope()
 GRANIAN = WEBSOCKET | {"client": ("127.0.0.1", "1"), "server": ("127.0.0.1", "2")}
 DAPHNE = {key: WEBSOCKET[key] for key in ("type", "asgi", "path", "headers")} | {
     "client": ["127.0.0.1", 1]

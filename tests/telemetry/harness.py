@@ -9,6 +9,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from tests.support import scope
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
 from ws_lifecycle_metrics.store.snapshot import Histogram, Source
 
@@ -103,18 +104,12 @@ class Tracing:
 
 
 def websocket(**fields: Any) -> dict[str, Any]:
-    return {
-        "type": "websocket",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": "1.1",
-        "scheme": "ws",
+    own = {
         "path": "/chat",
         "raw_path": b"/chat",
         "query_string": b"token=secret",
         "headers": [],
         "client": ("192.0.2.7", 40000),
-        "server": ("127.0.0.1", 8000),
-        "subprotocols": [],
         "extensions": {"websocket.http.response": {}},
-        **fields,
     }
+    return scope(**own | fields)

@@ -137,6 +137,11 @@ COUNTS = (*RECEIVED, RECEIVED_BYTES, *SENT, SENT_BYTES, SENT_NS)
 """The words of a record that only grow."""
 
 
+def column(records: memoryview, word: int) -> list[int]:
+    """Return one word of each record of a block."""
+    return records[word::RECORD_WORDS].tolist()
+
+
 def counted(record: memoryview, *words: int) -> int:
     """Return by how much the counts in `words` have grown with the connection of a record."""
     grown = (record[word] - record[word - RECEIVED_TEXT + BASE] for word in words)

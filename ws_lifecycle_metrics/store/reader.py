@@ -52,8 +52,7 @@ class Contents:
     def states(self) -> list[list[int]]:
         """Return the state words of each block of records."""
         if not self._states:  # with many connections it takes longest to get them from memory
-            words = slice(at.STATE, None, at.RECORD_WORDS)
-            self._states = [records[words].tolist() for _, records in self.records]
+            self._states = [at.column(records, at.STATE) for _, records in self.records]
         return self._states
 
     @property

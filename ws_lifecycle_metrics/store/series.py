@@ -12,7 +12,7 @@ from ..labels import OTHER
 from . import layout as at
 from .layout import OPERATION_BLOCK, GraphQLState
 from .reader import Contents
-from .totals import Totals, column, state_label
+from .totals import Totals, state_label
 
 Labels = tuple[str, ...]
 
@@ -99,7 +99,7 @@ def orphans(workers: Iterable[Contents]) -> int:
     for worker in workers:
         for (_, records), states in zip(worker.records, worker.states(), strict=True):
             if at.ORPHANED in states:
-                running = column(records, at.OPERATIONS)
+                running = at.column(records, at.OPERATIONS)
                 found += sum(compress(running, map(at.ORPHANED.__eq__, states)))
     return found
 
@@ -111,7 +111,7 @@ def active_states(
     found = open_states(states)
     if not found:
         return {}
-    subprotocols = column(records, at.SUBPROTOCOL)
+    subprotocols = at.column(records, at.SUBPROTOCOL)
     if not any(subprotocols):
         return {("", state): states.count(state) for state in found}
     pairs = Counter(zip(subprotocols, states, strict=True))
@@ -126,7 +126,7 @@ def active_states(
 def oldest_states(records: memoryview, states: list[int]) -> dict[int, int]:
     """Return since when the longest-lasting connection of each state word has been in it."""
     found = open_states(states)
-    since = column(records, at.STATE_AT) if found else []
+    since = at.column(records, at.STATE_AT) if found else []
     return {state: min(compress(since, map(state.__eq__, states))) for state in found}
 
 

@@ -88,16 +88,11 @@ def _stored(laid: _Laid, values: memoryview) -> Iterator[tuple[Metric, tuple[str
             yield metric, labels, words
 
 
-def column(records: memoryview, word: int) -> list[int]:
-    """Return one word of each record of a block."""
-    return records[word :: at.RECORD_WORDS].tolist()
-
-
 def _add_records(totals: Totals, contents: Contents) -> None:
     """Add what the records of each route have counted."""
     sums: dict[int, Counter[int]] = {}
     for owner, records in contents.records:
-        counts = {word: sum(column(records, word)) for word in at.COUNTS}
+        counts = {word: sum(at.column(records, word)) for word in at.COUNTS}
         sums.setdefault(owner, Counter()).update(counts)
     for owner, count in sums.items():
         route = contents.routes[owner][0]
@@ -127,7 +122,7 @@ def _add_lost(totals: Totals, contents: Contents) -> None:
         lost = values[_ACCEPTED] - sum(values[word] for word in _CLOSES)
         add(totals, catalog.LOST_CONNECTIONS, (route,), [max(0, lost)])
     for owner, records in contents.records:
-        pairs = zip(column(records, at.STATE), column(records, at.ANSWERED_AT), strict=True)
+        pairs = zip(at.column(records, at.STATE), at.column(records, at.ANSWERED_AT), strict=True)
         aborted = sum(
             1 for state, answered in pairs if state not in (0, at.ORPHANED) and not answered
         )

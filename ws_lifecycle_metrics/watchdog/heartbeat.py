@@ -86,13 +86,15 @@ class Heartbeat:
 
         Asked for every scope. To ask asyncio costs a system call on some versions of Python.
         """
-        is_running = getattr(self.loop, "is_running", None)
-        return is_running is not None and is_running()
+        return self._runs() is True
 
     def stopped(self) -> bool:
         """Whether the loop no longer runs; asked from another thread."""
-        is_running = getattr(self.loop, "is_running", None)  # a trio run rests by itself
-        return is_running is not None and not is_running()
+        return self._runs() is False  # a trio run rests by itself
+
+    def _runs(self) -> bool | None:
+        is_running = getattr(self.loop, "is_running", None)
+        return None if is_running is None else is_running()
 
     def beat(self) -> None:
         """Note that the loop runs now, and by how much that is too late."""

@@ -98,11 +98,11 @@ def find(records: memoryview, now: int, header: memoryview) -> Iterator[tuple[me
 
 def _candidates(records: memoryview, header: memoryview) -> Iterator[int]:
     """Yield where the records begin that are worth a look, from whole columns at a time."""
-    states = records[at.STATE :: at.RECORD_WORDS].tolist()
+    states = at.column(records, at.STATE)
     starts = range(0, len(records), at.RECORD_WORDS)
     if header[at.DRAINING_SINCE]:
         return compress(starts, states)
-    sending = records[at.SENDING :: at.RECORD_WORDS].tolist()
+    sending = at.column(records, at.SENDING)
     if not any(sending) and _QUIET.issuperset(states):  # as most blocks are
         return iter(())
     return (
