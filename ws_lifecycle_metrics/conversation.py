@@ -18,7 +18,7 @@ from .integrations.graphql_ws import Served
 from .labels import TraceIds
 from .protocol import OPEN, SHIELDED, Lifecycle, Rule, ServerState, Severity
 from .protocol.fields import CLEAN
-from .protocol.payload import TEXT, payload, utf8_size
+from .protocol.payload import is_plain, payload, utf8_size
 from .protocol.table import FINISHED, GONE
 from .store import layout as at
 from .store.layout import FAST_NS, ROUTE_BLOCK
@@ -57,7 +57,9 @@ _SERVER_CODES = frozenset({1012})
 ILLEGAL, DROP = object(), object()
 
 _now = time.monotonic_ns
-_is_ascii = str.isascii  # raises TypeError for whatever is no text
+# Both raise TypeError for whatever is of another type.
+_is_ascii = str.isascii
+_bytes_len = bytes.__len__
 
 
 class ProtocolViolation(Exception):  # noqa: N818  # the field's word: it is no error of ours
@@ -159,23 +161,24 @@ class Conversation(Tally):
             self.guard(self._receive_failed, error)
             raise
         try:  # inline, as in `send`: a call would cost a quarter of all that is added here
-            if (
-                self._receives
-                and type(message) is dict
-                and message["type"] == "websocket.receive"
-                and (len(message) == 2 or message["bytes"] is None)
-            ):
-                text = message["text"]
-                self._received_bytes += len(text) if _is_ascii(text) else utf8_size(text)
-                self._received_text += 1
-                self._receives = None
-                return message
-        except Exception:  # noqa: BLE001  # no plain text, or no message at all
+            if self._receives and type(message) is dict and message["type"] == "websocket.receive":
+                text = message.get("text")
+                if text is None:
+                    self._received_bytes += _bytes_len(message["bytes"])
+                    self._received_binary += 1
+                    self._receives = None
+                    return message
+                if len(message) == 2 or message["bytes"] is None:
+                    self._received_bytes += len(text) if _is_ascii(text) else utf8_size(text)
+                    self._received_text += 1
+                    self._receives = None
+                    return message
+        except Exception:  # noqa: BLE001  # not one payload of the right type, or no message at all
             pass
         self.guard(self._received, message)
         return message
 
-    async def send(self, message: Message) -> Any:
+    async def send(self, message: Message) -> Any:  # noqa: C901, PLR0912, PLR0915  # inline
         """Send as the application does, and count what the server took."""
         size: int | None  # of a message on the quick way
         begun: Begun | None  # on the other
@@ -185,14 +188,17 @@ class Conversation(Tally):
                 self._sends is None
                 and type(message) is dict
                 and message["type"] == "websocket.send"
-                and (len(message) == 2 or message["bytes"] is None)
             ):
-                text = message["text"]
-                size = len(text) if _is_ascii(text) else utf8_size(text)
-                self._sends = True
-        except Exception:  # noqa: BLE001  # no plain text, or no message at all
+                text = message.get("text")
+                if text is None:
+                    size = _bytes_len(message["bytes"])
+                elif len(message) == 2 or message["bytes"] is None:
+                    size = len(text) if _is_ascii(text) else utf8_size(text)
+        except Exception:  # noqa: BLE001  # not one payload of the right type, or no message at all
             pass
-        if size is None:
+        if size is not None:
+            self._sends = True
+        else:
             verdict = self.guard(self._about_to_send, message)
             if verdict is DROP:
                 return None
@@ -207,7 +213,10 @@ class Conversation(Tally):
             raise
         if self._sends and size is not None:
             self._sent_bytes += size
-            self._sent_text += 1
+            if text is None:
+                self._sent_binary += 1
+            else:
+                self._sent_text += 1
             self._sends = None
         else:
             self.guard(self._sent, message, begun)
@@ -291,7 +300,7 @@ class Conversation(Tally):
         words[at.RECEIVED_AT] = received_at = _now()
         kind, size = payload(message, "websocket.receive")
         rules = CLEAN
-        if kind != TEXT or not self._quick_receive or type(message) is not dict:
+        if not self._quick_receive or not is_plain(message, kind):
             rules = self._lifecycle.received(message)
             self._note_state(received_at)
         if kind is not None:
@@ -308,8 +317,8 @@ class Conversation(Tally):
         """Judge an event before it is sent: None, or that it is ILLEGAL, or to DROP it."""
         self._slow_sends()
         now, verdict = _now(), None
-        plain = self._quick_send and type(message) is dict
-        if not plain or payload(message, "websocket.send")[0] != TEXT:
+        kind = payload(message, "websocket.send")[0] if self._quick_send else None
+        if not is_plain(message, kind):
             verdict = self._judge(message, now)
         if verdict is not DROP:
             self._words[at.SENDING], self._words[at.SENT_AT] = self._sending + 1, now

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.support import ACCEPT, CONNECT, DISCONNECT, receive_text, scope, send_text
+from tests.support import (
+    ACCEPT,
+    CONNECT,
+    DISCONNECT,
+    receive_bytes,
+    receive_text,
+    scope,
+    send_text,
+)
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.workers import existing
@@ -34,7 +42,7 @@ class Talk:
         await send(ACCEPT)
         while (event := await receive())["type"] != "websocket.disconnect":
             self.handling.append(self.record()[at.RECEIVING])
-            await send(send_text(event["text"]))
+            await send({**event, "type": "websocket.send"})
 
     async def send(self, event: Any) -> None:
         if self.takes:
@@ -59,6 +67,10 @@ class Talk:
         assert worker is not None
         [(_, records)] = worker.record_blocks
         return records[: at.RECORD_WORDS]
+
+    async def echo_bytes(self, data: bytes, **more: None) -> None:
+        self.events.put_nowait({**receive_bytes(data), **more})
+        await self.sent.get()
 
     async def beat(self, of: int = 1) -> None:
         worker = existing(self.config)
@@ -105,6 +117,39 @@ def test_what_a_busy_connection_has_counted_is_written_with_the_next_beat(config
         assert record[at.SENT_NS] > 0
         assert (record[at.RECEIVING], record[at.SENDING]) == (1, 0)
         assert record[at.RECEIVED_AT] > record[at.OPENED_AT]
+
+    run(config, play)
+
+
+@pytest.mark.usefixtures("one_beat")
+def test_binary_messages_are_counted_as_text_is(config: Config) -> None:
+    async def play(talk: Talk) -> None:
+        await talk.echo_bytes(b"written at once")
+        record = talk.record()
+        assert (record[at.RECEIVED_BINARY], record[at.SENT_BINARY]) == (1, 1)
+        took = record[at.SENT_NS]
+        for _ in range(3):
+            await talk.echo_bytes(b"four")
+            await talk.echo_bytes(b"four", text=None)
+            await talk.echo("\xe9")
+        assert (record[at.RECEIVED_BINARY], record[at.SENT_BINARY]) == (1, 1)
+        talk.publish()
+        assert (record[at.RECEIVED_BINARY], record[at.SENT_BINARY]) == (7, 7)
+        assert (record[at.RECEIVED_TEXT], record[at.SENT_TEXT]) == (3, 3)
+        assert record[at.RECEIVED_BYTES] == record[at.SENT_BYTES] == 15 + 24 + 6
+        assert (record[at.SENT_NS], record[at.VIOLATIONS]) == (10 * took, 0)
+
+    run(config, play)
+
+
+@pytest.mark.usefixtures("one_beat")
+@pytest.mark.parametrize("payload", [{"bytes": bytearray(b"x")}, {"text": "x", "bytes": b"x"}, {}])
+def test_what_is_no_plain_message_is_judged_at_once(config: Config, payload: Any) -> None:
+    async def play(talk: Talk) -> None:
+        await talk.echo("x")
+        talk.events.put_nowait({"type": "websocket.receive", **payload})
+        await talk.sent.get()
+        assert talk.record()[at.VIOLATIONS]
 
     run(config, play)
 

@@ -24,6 +24,14 @@ def payload(message: object, kind: str) -> tuple[int | None, int]:
     return None, 0
 
 
+def is_plain(message: object, kind: int | None) -> bool:
+    """Whether a message of the kind that `payload` found is, in an open connection, all right."""
+    # Other buffers are tolerated at most: the rules say by whom.
+    return type(message) is dict and (
+        kind == TEXT or (kind == BINARY and type(message["bytes"]) is bytes)
+    )
+
+
 def _bytes_size(data: bytes | bytearray | memoryview) -> int:
     try:
         return memoryview(data).nbytes

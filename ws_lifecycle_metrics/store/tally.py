@@ -28,6 +28,7 @@ class Tally:
         "_is_noted",
         "_quick_receive",
         "_quick_send",
+        "_received_binary",
         "_received_bytes",
         "_received_text",
         "_receives",
@@ -35,6 +36,7 @@ class Tally:
         "_sending",
         "_sends",
         "_sent_at",
+        "_sent_binary",
         "_sent_bytes",
         "_sent_text",
         "_serial",
@@ -57,7 +59,8 @@ class Tally:
         # Since the words were written last. Of sends on the quick way nobody knows how long one
         # took: as long as the latest that was timed. Once one was slow, all are timed until a
         # beat has passed without.
-        self._received_text = self._received_bytes = self._sent_text = self._sent_bytes = 0
+        self._received_text = self._received_binary = self._received_bytes = 0
+        self._sent_text = self._sent_binary = self._sent_bytes = 0
         self._sent_at = self._took = self._timed = 0
 
     def _beats(self) -> bool:
@@ -86,17 +89,19 @@ class Tally:
         self._is_noted = False
         words = self._words
         words[at.RECEIVING], words[at.SENDING] = self._receiving, self._sending
-        if self._received_text:
+        if self._received_text or self._received_binary:
             words[at.RECEIVED_AT] = now
             words[at.RECEIVED_BYTES] += self._received_bytes
             words[at.RECEIVED_TEXT] += self._received_text
-            self._received_text = self._received_bytes = 0
-        if self._sent_text:
+            words[at.RECEIVED_BINARY] += self._received_binary
+            self._received_text = self._received_binary = self._received_bytes = 0
+        if self._sent_text or self._sent_binary:
             self._sent_at = max(self._sent_at, now)
             words[at.SENT_BYTES] += self._sent_bytes
-            words[at.SENT_NS] += self._sent_text * self._took
+            words[at.SENT_NS] += (self._sent_text + self._sent_binary) * self._took
             words[at.SENT_TEXT] += self._sent_text
-            self._sent_text = self._sent_bytes = 0
+            words[at.SENT_BINARY] += self._sent_binary
+            self._sent_text = self._sent_binary = self._sent_bytes = 0
         words[at.SENT_AT] = self._sent_at
         if self._timed:
             self._timed -= 1
