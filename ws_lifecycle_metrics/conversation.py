@@ -197,7 +197,8 @@ class Conversation(Tally):
         except Exception:  # noqa: BLE001  # not one payload of the right type, or no message at all
             pass
         if size is not None:
-            self._sends = True
+            # A slow send has a span of its own, where spans are made.
+            self._sends = True if self._spans is None else _now()
         else:
             verdict = self.guard(self._about_to_send, message)
             if verdict is DROP:
@@ -211,7 +212,8 @@ class Conversation(Tally):
         except BaseException as error:
             self.guard(self._send_failed, message, error, begun)
             raise
-        if self._sends and size is not None:
+        began = self._sends
+        if size is not None and (began is True or (began and _now() - began < FAST_NS)):
             self._sent_bytes += size
             if text is None:
                 self._sent_binary += 1
@@ -447,10 +449,12 @@ class Conversation(Tally):
         """Let plain messages take the quick way: in an open connection, once no span is due."""
         spans = self._spans
         is_open = self._lifecycle.state is OPEN
-        self._slow_receives()
-        self._slow_sends()
         self._quick_receive = is_open and (spans is None or spans.receives_done)
         self._quick_send = is_open and (spans is None or not spans.sends_left)
+        if not self._quick_receive:
+            self._slow_receives()
+        if not self._quick_send:
+            self._slow_sends()
 
     def _find_route(self) -> None:
         """Go on with the counters and a record of the route, now that it can be known."""

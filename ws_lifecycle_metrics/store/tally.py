@@ -51,10 +51,10 @@ class Tally:
         self._serial = worker.connections = worker.connections + 1
         self._words = VOID
         # Whether plain messages may take the quick way; whether one can begin there now (None) or
-        # is in flight on it (True). All others are counted below until they return.
+        # is in flight on it (True, or since when). All others are counted below until they return.
         self._quick_receive = self._quick_send = self._is_noted = False
         self._receives: bool | None = False
-        self._sends: bool | None = False
+        self._sends: bool | int | None = False
         self._receiving = self._sending = 0
         # Since the words were written last. Of sends on the quick way nobody knows how long one
         # took: as long as the latest that was timed. Once one was slow, all are timed until a
@@ -79,7 +79,9 @@ class Tally:
     def _slow_sends(self) -> None:
         """Let events be sent on the other way, and a pending call count as if it had been."""
         if self._sends:
-            self._sending, self._sent_at = 1, _now()  # it began after the latest beat
+            self._sending = 1
+            # Whenever it began, if that is not known, it was after the latest beat.
+            self._sent_at = _now() if self._sends is True else self._sends
         self._sends = False
 
     def publish(self, now: int) -> None:
