@@ -27,7 +27,7 @@ NAME = "tracing"
 TITLE = "OpenTelemetry"
 ABOUT = """\
 In one process, as above; connections of 1,000 messages, with their handshakes and ends. Spans are
-batched and thrown away. `default budget`: the first three messages each way have spans of their
+batched and thrown away. `default budget`: the first two messages each way have spans of their
 own."""
 
 MESSAGES = 1000

@@ -209,7 +209,7 @@ class Config:
         parse=_number,
     )
     span_budget: int | None = _option(
-        cast("int | None", 3),
+        cast("int | None", 2),
         "Messages of a connection, each way, that get a span of their own; none: all of them.",
         name="span_budget",
         parse=_number_or_none,
