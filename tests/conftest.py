@@ -19,3 +19,4 @@ def fresh_process() -> Iterator[None]:
     workers._close_all()
     workers._here.by_place.clear()
     workers._ended.clear()
+    workers._observed.clear()

@@ -294,6 +294,14 @@ class Config:
             _check_switch(option, getattr(self, option))
 
 
+def checked(config: object) -> Config:
+    """Return a configuration as it is; raises `ConfigError` for an object of another type."""
+    if not isinstance(config, Config):
+        kind = type(config).__name__
+        raise ConfigError(f"config is of type {kind}: accepted is a Config, as in Config(policy=…)")
+    return config
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExporterConfig:
     """Options of the sidecar; each not given is read from the environment. Times are in seconds.

@@ -8,13 +8,13 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from .config import Config
+from .config import Config, checked
 from .conversation import ASGIApp, Conversation, Receive, Scope, Send
 from .integrations import routes, servers
 from .integrations.graphql_ws import SERVED, Served, serve
-from .store.worker import MOST_FAULTS
-from .store.workers import existing
-from .telemetry.logs import log_fault
+from .store.worker import MOST_FAULTS, Worker
+from .store.workers import existing, observe
+from .telemetry.logs import log_fault, log_once
 from .watchdog.guard import attended
 
 
@@ -28,7 +28,8 @@ class LifecycleMiddleware:
 
     def __init__(self, app: ASGIApp, *, config: Config | None = None) -> None:
         self.app = app
-        self.config = Config() if config is None else config
+        self.config = Config() if config is None else checked(config)
+        observe(self.config)
         self._channels = routes.find_channels_router(app)
         self._advised = False
 
@@ -75,10 +76,23 @@ class LifecycleMiddleware:
             return _noting_shutdown(receive, self.config), None, None
         if worker.internal_errors >= MOST_FAULTS:
             return receive, None, None
+        if self._is_inner(receive, worker):
+            return receive, SERVED.get(), None
         served = serve(worker, scope)
         socket = kind == "websocket"
         conversation = Conversation(self, worker, scope, receive, send, served) if socket else None
         return receive, served, conversation
+
+    def _is_inner(self, receive: Receive, worker: Worker) -> bool:
+        """Whether another middleware of this worker observes the scope already: once is enough."""
+        outer = getattr(receive, "__self__", None)
+        if type(outer) is not Conversation or outer.worker is not worker:
+            return False
+        log_once(
+            f"the application is wrapped twice for the service {self.config.service!r}:"
+            " the inner LifecycleMiddleware leaves all WebSockets to the outer one"
+        )
+        return True
 
     def template(self, scope: Scope) -> str | None:
         """Return the route template of a scope, or None while or where nothing knows it."""

@@ -21,7 +21,7 @@ from tests.support import Peer, books, finish, scope, totals
 from ws_lifecycle_metrics import Config, LifecycleMiddleware, catalog, conversation, middleware
 from ws_lifecycle_metrics.integrations import channels, litestar, starlette
 from ws_lifecycle_metrics.protocol import fields, lifecycle
-from ws_lifecycle_metrics.store import worker, workers
+from ws_lifecycle_metrics.store import tally, worker, workers
 from ws_lifecycle_metrics.telemetry import logs
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ SCRIPTS = [
 PASSAGE = {
     "Conversation.guard",
     "LifecycleMiddleware.__init__",
+    "middleware.checked",
+    "middleware.observe",
     "middleware._find_channels_router",
     "middleware._noting_shutdown",
     "conversation._now",
@@ -92,6 +94,7 @@ def _is_ours(value: Any) -> bool:
 OWNERS: list[Any] = [
     middleware.LifecycleMiddleware,
     conversation.Conversation,
+    tally.Tally,
     lifecycle.Lifecycle,
     worker.Worker,
     type(worker.Worker.route),
@@ -105,7 +108,7 @@ OWNERS: list[Any] = [
     litestar,
     starlette,
 ]
-OWNERS[4] = inspect.signature(worker.Worker.route, eval_str=True).return_annotation
+OWNERS[5] = inspect.signature(worker.Worker.route, eval_str=True).return_annotation
 TARGETS = {
     f"{owner.__name__.rpartition('.')[2]}.{name}": (owner, name)
     for owner in OWNERS
@@ -142,7 +145,8 @@ def quick_logs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_there_is_something_to_break() -> None:
     assert len(TARGETS) > 60
-    assert {"Conversation._end", "Lifecycle.sent", "Worker.route", "Route.take"} <= set(TARGETS)
+    assert {"Conversation._end", "Tally.publish", "Lifecycle.sent"} <= set(TARGETS)
+    assert {"Worker.route", "Route.take"} <= set(TARGETS)
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from .. import catalog
 from ..catalog import METRICS, Kind, Metric
-from ..config import Config
+from ..config import Config, checked
 from ..watchdog import sidefile
 from ..watchdog.gauges import clock_of, stuck_connections, worker_gauges
 from ..watchdog.kernel import View
@@ -30,7 +30,7 @@ from .exemplars import Exemplar, Key, collect
 from .reader import Contents, Reader
 from .series import Series, active_states, oldest_states, open_connections, orphans
 from .totals import Totals, add_segment, counted_here, merge, state_label
-from .workers import own, publish, unshared
+from .workers import observed, own, publish, unshared
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
@@ -182,14 +182,26 @@ def package_version() -> str:
 
 
 class Source:
-    """Takes snapshots of a service: of its directory and of this process's own memory."""
+    """Takes snapshots of a service: of its directory and of this process's own memory.
+
+    Without `config` it is the one of this process's middleware, be that made before or after.
+    """
 
     def __init__(self, config: Config | None = None, *, period: float | None = None) -> None:
-        self.config = Config() if config is None else config
+        self._config = None if config is None else checked(config)
         self._reader = Reader()
-        self._judge = Judge(death_shown=self.config.death_shown, period=period)
+        self._period = period
         self.views: Mapping[int, View] = {}
         """The sockets of the workers' processes by pid, where somebody reads them."""
+
+    @property
+    def config(self) -> Config:
+        """Which service is read, and where."""
+        return observed() if self._config is None else self._config
+
+    @functools.cached_property
+    def _judge(self) -> Judge:
+        return Judge(death_shown=self.config.death_shown, period=self._period)
 
     def take(self) -> Snapshot:
         """Read all segments now; what cannot be read is left out and named, never raised.
@@ -197,14 +209,15 @@ class Source:
         Raises `OSError` only where this process is out of descriptors or memory.
         """
         began = time.perf_counter()
-        publish(self.config)
+        config = self.config
+        publish(config)
         archived = archive.Archive()
-        ended, segments = unshared(self.config)
+        ended, segments = unshared(config)
         degraded = bool(segments or ended)
         skipped: dict[str, str] = {}
         stacks: dict[int, Stacks] = {}
         try:
-            directory = Directory.existing(service_path(self.config.directory, self.config.service))
+            directory = Directory.existing(service_path(config.directory, config.service))
             if directory is not None:
                 with directory:
                     archived, shared = self._take_shared(directory)
@@ -230,8 +243,9 @@ class Source:
     def take_own(self) -> Snapshot:
         """Read the workers of this process alone, as where each process exports its own."""
         began = time.perf_counter()
-        publish(self.config)
-        segments, shared = own(self.config)
+        config = self.config
+        publish(config)
+        segments, shared = own(config)
         snapshot = self._snapshot(segments, archive.Archive(), not shared)
         snapshot.duration = time.perf_counter() - began
         return snapshot

@@ -63,6 +63,11 @@ class Tally:
         self._sent_text = self._sent_binary = self._sent_bytes = 0
         self._sent_at = self._took = self._timed = 0
 
+    @property
+    def worker(self) -> Worker:
+        """Whose record it writes."""
+        return self._worker
+
     def _beats(self) -> bool:
         """Have what is counted from now on written with the next beat; whether one comes."""
         if not self._is_noted and self._worker.beats:

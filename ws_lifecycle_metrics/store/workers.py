@@ -33,8 +33,23 @@ _here = _Workers()
 _all: list[Worker] = []
 _ended: dict[Place, Totals] = {}
 """What workers have counted that ended and that only this process could read."""
+_observed: dict[Place, Config] = {}
+"""What the middlewares of this process were told."""
 _lock = threading.Lock()
 """Held while the lists change, which no running worker waits for."""
+
+
+def observe(config: Config) -> None:
+    """Say that a middleware of this process writes by this configuration."""
+    _observed.setdefault((config.directory, config.service), config)
+
+
+def observed() -> Config:
+    """Return the configuration of this process's middleware; the environment's if it has not one.
+
+    Of several services, who reads has to say which one is meant.
+    """
+    return next(iter(_observed.values())) if len(_observed) == 1 else Config()
 
 
 def current(config: Config) -> Worker:

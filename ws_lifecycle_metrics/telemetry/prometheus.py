@@ -34,6 +34,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 class LifecycleCollector(Collector):
     """Collects all metrics of a service, from all its workers on this host.
 
+    `config` says which service; without it, the one of this process's middleware.
     Usable in any registry: `REGISTRY.register(LifecycleCollector())`. A failure never fails
     the scrape: it gives `ws_lifecycle_metrics_collector_success` 0 and a log record.
     """
@@ -113,6 +114,7 @@ def render(take: Take, accept: str = "") -> tuple[bytes, str]:
 def metrics_app(config: Config | None = None) -> Callable[[Any, Any, Any], Awaitable[None]]:
     """Return an ASGI application that answers every request with the metrics.
 
+    `config` says of which service; without it, of the one of this process's middleware.
     For convenience: it is gone together with its worker. The sidecar,
     `ws-lifecycle-metrics serve`, answers also when a worker hangs.
     """
