@@ -114,6 +114,7 @@ def test_times_nest_and_a_receive_covers_no_wait(tracing):
         await receive()
         await asyncio.sleep(0.03)
         waiting = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)  # the call begins, and with it ends the span before
         await asyncio.sleep(0.05)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
