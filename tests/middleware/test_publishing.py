@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 
 from tests.support import (
     ACCEPT,
@@ -21,6 +22,9 @@ from ws_lifecycle_metrics import Config, LifecycleMiddleware
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.workers import existing
 from ws_lifecycle_metrics.watchdog import heartbeat
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TIME_OUT = 10
 
@@ -250,6 +254,27 @@ def test_a_send_on_the_quick_way_that_a_beat_meets_is_timed_from_there(config: C
         assert (record[at.SENDING], record[at.SLOW_TEXT]) == (0, 1)
         assert record[at.SENT_NS] >= SLOW * 1e9
 
+    run(config, play)
+
+
+@pytest.mark.usefixtures("one_beat")
+def test_where_spans_are_made_each_send_is_timed_from_its_start(tmp_path: Path) -> None:
+    async def play(talk: Talk) -> None:
+        for _ in range(3):
+            await talk.echo("x")
+        talk.free.clear()
+        await talk.echo("held")
+        await asyncio.sleep(SLOW)  # what the send takes
+        talk.publish()
+        record = talk.record()
+        assert (record[at.SENDING], record[at.SENT_TEXT]) == (1, 3)
+        talk.free.set()
+        await talk.echo("x")
+        assert record[at.SLOW_TEXT] == 1
+        assert record[at.SENT_NS] >= SLOW * 1e9
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    config = Config(directory=str(tmp_path), tracer_provider=provider, span_budget=0)
     run(config, play)
 
 

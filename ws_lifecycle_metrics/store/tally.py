@@ -103,7 +103,8 @@ class Tally:
             words[at.RECEIVED_BINARY] += self._received_binary
             self._received_text = self._received_binary = self._received_bytes = 0
         if self._sent_text or self._sent_binary:
-            self._sent_at = max(self._sent_at, now)
+            if not self._sending:
+                self._sent_at = now
             words[at.SENT_BYTES] += self._sent_bytes
             words[at.SENT_NS] += (self._sent_text + self._sent_binary) * self._took
             words[at.SENT_TEXT] += self._sent_text
