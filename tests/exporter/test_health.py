@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,12 +37,14 @@ def test_one_stuck_worker_makes_the_service_unhealthy_and_no_other_worker():
     health = [WELL, STUCK, REPLACED]
     answer = service_health(health)
     assert answer.status == 503
-    assert answer.body == b"worker 1: loop_blocked: its event loop\n"
+    assert answer.body == b"worker 1 (pid 11): loop_blocked: its event loop\n"
     assert worker_health(health, "0").status == 200
     assert worker_health(health, "1").status == 503
     assert worker_health(health, "2").status == 404
     assert service_health([WELL, REPLACED]).status == 200
     assert service_health([]).status == 200
+    folded = replace(REPLACED, pid=0, replaced=False)  # by others, before anybody saw whose it was
+    assert service_health([folded]).body == b"worker 0: dead: it died\n"
 
 
 def test_workers_are_objects_stuck_ones_first_with_their_stacks():

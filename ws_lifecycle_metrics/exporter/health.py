@@ -48,7 +48,7 @@ def service_health(health: Sequence[Health]) -> Answer:
     failing = [h for h in health if h.failing]
     if not failing:
         return Answer(200, b"ok\n")
-    lines = "\n".join(f"worker {h.worker}: {h.reason}: {h.detail}" for h in failing)
+    lines = "\n".join(f"{h.name}: {h.reason}: {h.detail}" for h in failing)
     return refusal(503, lines)
 
 

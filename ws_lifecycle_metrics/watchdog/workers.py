@@ -49,6 +49,11 @@ class Health:
     ghosts: int = 0
 
     @property
+    def name(self) -> str:
+        """What people call it, with the pid to act on where it is known: "worker 1 (pid 77)"."""
+        return f"worker {self.worker}" + (f" (pid {self.pid})" if self.pid else "")
+
+    @property
     def failing(self) -> bool:
         """Whether it should be restarted: not where another has taken a dead one's place."""
         return self.reason is not None and not self.replaced
