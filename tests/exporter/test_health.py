@@ -131,6 +131,36 @@ def test_a_py_spy_that_cannot_be_run_is_said_so(tmp_path):
     assert asyncio.run(Spy(str(tmp_path)).look([STUCK]))[2][0].startswith("py-spy: ")
 
 
+NEW = Health("0", 12, 4, 0, beat_age=0.1)
+HUNG = replace(WELL, reason="loop_blocked", detail="its event loop")
+DEAD = replace(WELL, reason="dead", detail="it died 0 s ago", beat_age=None)
+IS_STUCK = "worker 0 (pid 10) is stuck: loop_blocked: its event loop"
+IS_STUCK_1 = "worker 1 (pid 11) is stuck: loop_blocked: its event loop"
+REPLACED_0 = "worker 0 was replaced"
+DIED = "worker 0 (pid 10) died without closing"
+
+
+@pytest.mark.parametrize(
+    ("looks", "said"),
+    [
+        ([[WELL], [HUNG], [HUNG], [WELL]], [IS_STUCK, "worker 0 (pid 10) is no longer stuck"]),
+        ([[WELL], [DEAD], [DEAD], [NEW, replace(DEAD, replaced=True)], [NEW]], [DIED, REPLACED_0]),
+        ([[WELL], [NEW, replace(DEAD, replaced=True)], [NEW]], [DIED, REPLACED_0]),
+        ([[HUNG], [DEAD], [NEW]], [IS_STUCK, DIED, REPLACED_0]),  # after it was shown long enough
+        ([[HUNG], [NEW]], [IS_STUCK, "worker 0 (pid 10) has ended"]),
+        ([[DEAD], [STUCK]], [DIED, IS_STUCK_1, "worker 0 was not replaced"]),
+    ],
+    ids=["well again", "replaced", "replaced at once", "replaced late", "ended", "not replaced"],
+)
+def test_the_log_says_what_became_of_a_worker(tmp_path, caplog, looks, said):
+    caplog.set_level("INFO")
+    config = ExporterConfig(service="test", directory=str(tmp_path))
+    watch = Watch(config, Live(config))
+    for health in looks:
+        watch._log(health)
+    assert caplog.messages == said
+
+
 def test_of_two_sidecars_one_sends_signals(tmp_path):
     place = {"service": "test", "directory": str(tmp_path)}
     Directory(tmp_path / "test", create=True).close()
