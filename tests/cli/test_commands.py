@@ -7,6 +7,7 @@ import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,15 +16,16 @@ from click.testing import CliRunner, Result
 from tests.exporter.traffic import asynchronous, open_connections
 from tests.servers.harness import eventually
 from ws_lifecycle_metrics.cli import cli
+from ws_lifecycle_metrics.exporter.index import LINKS
 from ws_lifecycle_metrics.labels import safe_label
 from ws_lifecycle_metrics.protocol import RULES
 from ws_lifecycle_metrics.store.snapshot import package_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 ROUTES = ("/chat/{room}", "/graphql", "/organisations/{organisation}/rooms/{room}/feed", "/hangs!")
+README = Path(__file__).parents[2] / "README.md"
 HOSTILE = "/a[red]b[/]\x1b[31m\u202e\n\ud800:smile:"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -49,6 +51,13 @@ def test_help_is_complete(verb: tuple[str, ...], flag: str) -> None:
     assert result.exit_code == 0
     assert result.output.startswith(" ".join(("Usage: ws-lifecycle-metrics", *verb, "[OPTIONS]")))
     assert "..." not in result.output.replace("[ARGS]...", "")  # no sentence was cut
+
+
+def test_the_help_of_the_sidecar_and_the_readme_name_each_of_its_pages() -> None:
+    (row,) = re.findall(r"^\| also serves .*$", README.read_text(encoding="utf-8"), re.M)
+    for page in LINKS:
+        assert re.search(rf"{page}\b", run("serve", "--help").stdout)
+        assert f"`{page}`" in row or page == "/metrics"  # which is the other column's, too
 
 
 def test_version() -> None:
