@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.watchdog.support import make_worker, read
 from ws_lifecycle_metrics.config import ExporterConfig
 from ws_lifecycle_metrics.exporter.health import service_health, worker_health, workers_object
 from ws_lifecycle_metrics.exporter.live import Live
@@ -18,6 +19,7 @@ from ws_lifecycle_metrics.exporter.notify import notify
 from ws_lifecycle_metrics.exporter.pages import _filtered
 from ws_lifecycle_metrics.exporter.spy import Spy
 from ws_lifecycle_metrics.exporter.watch import Watch
+from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.connections import Found, Ranked
 from ws_lifecycle_metrics.store.directory import Directory
 from ws_lifecycle_metrics.store.reader import Contents
@@ -48,12 +50,19 @@ def test_one_stuck_worker_makes_the_service_unhealthy_and_no_other_worker():
 
 
 def test_workers_are_objects_stuck_ones_first_with_their_stacks():
-    stacks = {n: Stacks(Stack(("a.py:1:f",), "a.py:1:f"), 1) for n in (1, 2)}
-    snapshot = Snapshot(0, 0.0, [], {}, False, 0, health=[WELL, STUCK], stacks=stacks)
-    found = workers_object("test", snapshot, {2: ("seen",)})["workers"]
-    assert [w["worker"] for w in found] == ["1", "0"]
+    workers = [read(make_worker(slot)) for slot in (0, 1, 2)]
+    for worker in workers:
+        worker.header[at.BEATS] = 7
+    uuids = [worker.uuid for worker in workers]
+    told = Stack(("a.py:1:f",), "a.py:1:f")
+    stacks = {uuid: Stacks(told, beats) for uuid, beats in zip(uuids, (7, 7, 6), strict=True)}
+    like = (WELL, STUCK, replace(STUCK, worker="2"))
+    health = [replace(h, uuid=uuid) for h, uuid in zip(like, uuids, strict=True)]
+    snapshot = Snapshot(0, 0.0, workers, {}, False, 0, health=health, stacks=stacks)
+    found = workers_object("test", snapshot, {uuids[1]: ("seen",)})["workers"]
+    assert [w["worker"] for w in found] == ["1", "2", "0"]
     assert (found[0]["where"], found[0]["py_spy"]) == ("a.py:1:f", ["seen"])
-    assert found[1]["stack"] == []  # of an earlier stall
+    assert found[1]["stack"] == found[2]["stack"] == []  # of an earlier stall
 
 
 def found(number: int, **parts: str) -> Found:

@@ -151,9 +151,11 @@ class Snapshot:
 
     def hangs_at(self, health: Health) -> Stack:
         """Return where the loop of a worker hangs; empty where it does not, or nobody told."""
-        # The stack of an earlier stall would mislead: it is shown while the loop hangs.
-        blocked = health.reason == "loop_blocked"
-        return self.stacks.get(health.uuid, Stacks()).loop if blocked else Stack()
+        told = self.stacks.get(health.uuid, Stacks())
+        beats = (w.header[at.BEATS] for w in self.workers if w.uuid == health.uuid)
+        # The stack of an earlier stall would mislead; while the GIL is held nobody takes another.
+        hangs = health.reason == "loop_blocked" and told.loop_beats in beats
+        return told.loop if hangs else Stack()
 
     def ranked(self) -> Ranked:
         """Return the connections that have not ended, worst first, each made when asked for."""
