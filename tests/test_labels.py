@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ws_lifecycle_metrics.labels import MAX_LENGTH, OTHER, Cap, safe_label
+from ws_lifecycle_metrics.labels import MAX_LENGTH, OTHER, Cap, safe_end, safe_label
 
 # Hypothesis' own text has no surrogates.
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=200)
@@ -20,6 +20,15 @@ def test_a_safe_label_is_short_printable_and_stays_as_it_is(text):
     assert safe_label(safe) == safe
     assert not {c for c in safe if not c.isprintable() and not c.isspace()}
     assert not set("\n\r\t\v\f\x85\u2028\u2029") & set(safe)
+
+
+@given(ANY_TEXT)
+def test_a_safe_end_is_a_safe_label_that_marks_what_is_cut(text):
+    safe = safe_end(text)
+    assert safe_label(safe) == safe
+    whole = "".join(safe_label(character) for character in text)
+    kept = whole[1 - MAX_LENGTH :]
+    assert safe == (whole if len(whole) <= MAX_LENGTH else f"…{kept}")
 
 
 @given(st.text(st.characters(codec="ascii", categories=("L", "N", "P")), max_size=MAX_LENGTH))

@@ -32,6 +32,14 @@ def safe_label(value: object) -> str:
     return "".join(map(_escape, text))[:MAX_LENGTH]
 
 
+def safe_end(text: str) -> str:
+    """Return a text made harmless as by `safe_label`; of a longer one the end, after `…`."""
+    safe = "".join(map(_escape, text[-MAX_LENGTH:]))
+    if max(len(text), len(safe)) <= MAX_LENGTH:
+        return safe
+    return "…" + safe[1 - MAX_LENGTH :]
+
+
 def _escape(character: str) -> str:
     if category(character) not in _UNSAFE:
         return character

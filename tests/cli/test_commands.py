@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
 
 from tests.exporter.traffic import asynchronous, open_connections
+from tests.servers.harness import eventually
 from ws_lifecycle_metrics.cli import cli
+from ws_lifecycle_metrics.exporter.index import LINKS
+from ws_lifecycle_metrics.labels import safe_label
 from ws_lifecycle_metrics.protocol import RULES
 from ws_lifecycle_metrics.store.snapshot import package_version
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 ROUTES = ("/chat/{room}", "/graphql", "/organisations/{organisation}/rooms/{room}/feed", "/hangs!")
+README = Path(__file__).parents[2] / "README.md"
 HOSTILE = "/a[red]b[/]\x1b[31m\u202e\n\ud800:smile:"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -44,6 +51,13 @@ def test_help_is_complete(verb: tuple[str, ...], flag: str) -> None:
     assert result.exit_code == 0
     assert result.output.startswith(" ".join(("Usage: ws-lifecycle-metrics", *verb, "[OPTIONS]")))
     assert "..." not in result.output.replace("[ARGS]...", "")  # no sentence was cut
+
+
+def test_the_help_of_the_sidecar_and_the_readme_name_each_of_its_pages() -> None:
+    (row,) = re.findall(r"^\| also serves .*$", README.read_text(encoding="utf-8"), re.M)
+    for page in LINKS:
+        assert re.search(rf"{page}\b", run("serve", "--help").stdout)
+        assert f"`{page}`" in row or page == "/metrics"  # which is the other column's, too
 
 
 def test_version() -> None:
@@ -115,7 +129,10 @@ async def test_connections_as_json(tmp_path: Path) -> None:
         limited = await list_connections(tmp_path, "--json", "--limit", "1")
     found = json.loads(result.stdout)
     assert result.stdout.isascii()
-    assert set(found) == {"service", "time", "workers", "total", "offset", "limit", "connections"}
+    assert set(found) == {
+        *("service", "time", "workers", "stuck_workers", "total", "offset", "limit", "connections")
+    }
+    assert found["stuck_workers"] == []
     assert found["total"] == len(found["connections"]) == 2
     assert found["connections"][0]["route"] == "/hangs!"
     assert found["connections"][0]["violations"] == 1
@@ -125,6 +142,44 @@ async def test_connections_as_json(tmp_path: Path) -> None:
         *("violations", "stuck", "where", "stack", "subscriptions", "graphql", "close"),
     }
     assert len(json.loads(limited.stdout)["connections"]) == 1
+
+
+def hang_until(told: Callable[[], object]) -> None:
+    """Keep the loop of this thread from running until `told` is true in another one."""
+    names: dict[str, Callable[..., object]] = {}
+    exec(compile("def hang(wait, over):\n    wait(over)", HOSTILE, "exec"), names)
+    with ThreadPoolExecutor(1) as other:
+        over = other.submit(eventually, told, 10)
+        names["hang"](wait, [over])
+        over.result()  # not in that file: pytest cannot show its lines
+
+
+@asynchronous
+async def test_a_worker_that_hangs_is_told_with_its_line(tmp_path: Path) -> None:
+    place = ("--service", "test", "--directory", str(tmp_path))
+    printed: list[str] = []
+
+    def told() -> bool:
+        printed.append(run("connections", *place).stdout)
+        printed.append(run("connections", *place, "--json").stdout)
+        return ", at " in printed[-2]
+
+    options = {"stuck_loop_blocked": 0.3, "stall_megamiss": 0.1}
+    async with open_connections(tmp_path, "/chat", **options):
+        hang_until(told)
+    *table, line = printed[-2].splitlines()
+    assert table[0].startswith("test: 1 connection (1 open), 1 worker (1 stuck), 0 violations")
+    where = safe_label(f"{HOSTILE}:2:hang")
+    name = f"worker 0 (pid {os.getpid()})"
+    assert re.fullmatch(
+        rf"{re.escape(name)} is stuck: loop_blocked for [\d.]+s, at {re.escape(where)}", line
+    )
+    assert json.loads(printed[-1])["stuck_workers"] == [
+        {"worker": "0", "pid": os.getpid(), "reason": "loop_blocked", "where": where}
+    ]
+    hang_until(told)
+    assert printed[-2].splitlines()[0] == "test: no open connections, 1 worker (1 stuck)"
+    assert printed[-2].splitlines()[1].startswith(f"{name} is stuck: loop_blocked for ")
 
 
 @asynchronous

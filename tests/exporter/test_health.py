@@ -6,10 +6,12 @@ import asyncio
 import os
 import socket
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.watchdog.support import make_worker, read
 from ws_lifecycle_metrics.config import ExporterConfig
 from ws_lifecycle_metrics.exporter.health import service_health, worker_health, workers_object
 from ws_lifecycle_metrics.exporter.live import Live
@@ -17,6 +19,7 @@ from ws_lifecycle_metrics.exporter.notify import notify
 from ws_lifecycle_metrics.exporter.pages import _filtered
 from ws_lifecycle_metrics.exporter.spy import Spy
 from ws_lifecycle_metrics.exporter.watch import Watch
+from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.connections import Found, Ranked
 from ws_lifecycle_metrics.store.directory import Directory
 from ws_lifecycle_metrics.store.reader import Contents
@@ -36,21 +39,30 @@ def test_one_stuck_worker_makes_the_service_unhealthy_and_no_other_worker():
     health = [WELL, STUCK, REPLACED]
     answer = service_health(health)
     assert answer.status == 503
-    assert answer.body == b"worker 1: loop_blocked: its event loop\n"
+    assert answer.body == b"worker 1 (pid 11): loop_blocked: its event loop\n"
     assert worker_health(health, "0").status == 200
     assert worker_health(health, "1").status == 503
     assert worker_health(health, "2").status == 404
     assert service_health([WELL, REPLACED]).status == 200
     assert service_health([]).status == 200
+    folded = replace(REPLACED, pid=0, replaced=False)  # by others, before anybody saw whose it was
+    assert service_health([folded]).body == b"worker 0: dead: it died\n"
 
 
 def test_workers_are_objects_stuck_ones_first_with_their_stacks():
-    stacks = {n: Stacks(Stack(("a.py:1:f",), "a.py:1:f"), 1) for n in (1, 2)}
-    snapshot = Snapshot(0, 0.0, [], {}, False, 0, health=[WELL, STUCK], stacks=stacks)
-    found = workers_object("test", snapshot, {2: ("seen",)})["workers"]
-    assert [w["worker"] for w in found] == ["1", "0"]
+    workers = [read(make_worker(slot)) for slot in (0, 1, 2)]
+    for worker in workers:
+        worker.header[at.BEATS] = 7
+    uuids = [worker.uuid for worker in workers]
+    told = Stack(("a.py:1:f",), "a.py:1:f")
+    stacks = {uuid: Stacks(told, beats) for uuid, beats in zip(uuids, (7, 7, 6), strict=True)}
+    like = (WELL, STUCK, replace(STUCK, worker="2"))
+    health = [replace(h, uuid=uuid) for h, uuid in zip(like, uuids, strict=True)]
+    snapshot = Snapshot(0, 0.0, workers, {}, False, 0, health=health, stacks=stacks)
+    found = workers_object("test", snapshot, {uuids[1]: ("seen",)})["workers"]
+    assert [w["worker"] for w in found] == ["1", "2", "0"]
     assert (found[0]["where"], found[0]["py_spy"]) == ("a.py:1:f", ["seen"])
-    assert found[1]["stack"] == []  # of an earlier stall
+    assert found[1]["stack"] == found[2]["stack"] == []  # of an earlier stall
 
 
 def found(number: int, **parts: str) -> Found:
@@ -126,6 +138,36 @@ def test_a_py_spy_that_hangs_is_ended(tmp_path, monkeypatch):
 
 def test_a_py_spy_that_cannot_be_run_is_said_so(tmp_path):
     assert asyncio.run(Spy(str(tmp_path)).look([STUCK]))[2][0].startswith("py-spy: ")
+
+
+NEW = Health("0", 12, 4, 0, beat_age=0.1)
+HUNG = replace(WELL, reason="loop_blocked", detail="its event loop")
+DEAD = replace(WELL, reason="dead", detail="it died 0 s ago", beat_age=None)
+IS_STUCK = "worker 0 (pid 10) is stuck: loop_blocked: its event loop"
+IS_STUCK_1 = "worker 1 (pid 11) is stuck: loop_blocked: its event loop"
+REPLACED_0 = "worker 0 was replaced"
+DIED = "worker 0 (pid 10) died without closing"
+
+
+@pytest.mark.parametrize(
+    ("looks", "said"),
+    [
+        ([[WELL], [HUNG], [HUNG], [WELL]], [IS_STUCK, "worker 0 (pid 10) is no longer stuck"]),
+        ([[WELL], [DEAD], [DEAD], [NEW, replace(DEAD, replaced=True)], [NEW]], [DIED, REPLACED_0]),
+        ([[WELL], [NEW, replace(DEAD, replaced=True)], [NEW]], [DIED, REPLACED_0]),
+        ([[HUNG], [DEAD], [NEW]], [IS_STUCK, DIED, REPLACED_0]),  # after it was shown long enough
+        ([[HUNG], [NEW]], [IS_STUCK, "worker 0 (pid 10) has ended"]),
+        ([[DEAD], [STUCK]], [DIED, IS_STUCK_1, "worker 0 was not replaced"]),
+    ],
+    ids=["well again", "replaced", "replaced at once", "replaced late", "ended", "not replaced"],
+)
+def test_the_log_says_what_became_of_a_worker(tmp_path, caplog, looks, said):
+    caplog.set_level("INFO")
+    config = ExporterConfig(service="test", directory=str(tmp_path))
+    watch = Watch(config, Live(config))
+    for health in looks:
+        watch._log(health)
+    assert caplog.messages == said
 
 
 def test_of_two_sidecars_one_sends_signals(tmp_path):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.exporter.traffic import asynchronous, dialled, open_connections
+from ws_lifecycle_metrics.exporter.index import LINKS
 from ws_lifecycle_metrics.store.snapshot import Source
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.exporter.conftest import Serving
 
-PATHS = ["/", "/metrics", "/healthz", "/readyz", "/connections"]
+PATHS = ["/", *LINKS]
 SCRIPT = '<script src="//evil.test">"&\'</script>'
 
 
@@ -30,6 +31,7 @@ SCRIPT = '<script src="//evil.test">"&\'</script>'
         ("/healthz", "*/*", "text/plain; charset=utf-8"),
         ("/readyz", "*/*", "text/plain; charset=utf-8"),
         ("/connections", "*/*", "application/json"),
+        ("/workers", "*/*", "application/json"),
     ],
 )
 @asynchronous
@@ -228,6 +230,7 @@ async def test_a_failing_collection_fails_no_scrape(
         "/healthz": 200,
         "/readyz": 503,
         "/connections": 503,
+        "/workers": 503,
     }
     assert "ws_lifecycle_metrics_collector_success 0.0" in answers["/metrics"].text
     assert "the collection failed" in answers["/"].text

@@ -33,11 +33,12 @@ def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
 
 @asynccontextmanager
 async def open_connections(
-    directory: Path, *routes: str, service: str = "test"
+    directory: Path, *routes: str, service: str = "test", **options: Any
 ) -> AsyncIterator[LifecycleMiddleware]:
     """Hold a connection on each route: it got "hello", and waits for the next message.
 
     On a route that ends in `!` the application closed, sent once more, and does not return.
+    `options` are those of `Config`.
     """
     waiting = asyncio.Semaphore(0)
 
@@ -54,7 +55,7 @@ async def open_connections(
         else:
             await receive()
 
-    config = Config(service=service, directory=str(directory))
+    config = Config(service=service, directory=str(directory), **options)
     middleware = LifecycleMiddleware(app, config=config)
     tasks = [asyncio.create_task(_converse(middleware, route, waiting)) for route in routes]
     try:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.store.support import config, open_connection, place, start_worker, take
+from tests.watchdog.support import state
 from ws_lifecycle_metrics import catalog
 from ws_lifecycle_metrics.store import connections, directory
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.snapshot import Source
+from ws_lifecycle_metrics.watchdog.stuck import write_limits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +43,26 @@ def test_all_are_listed_the_worst_first(snapshot: Snapshot) -> None:
     assert ranks == sorted(ranks)
     assert {c.id for c in found} == set(range(NUMBER))
     assert [c.state for c in found].count("orphaned") == NUMBER / 50
+
+
+def test_those_of_a_worker_that_hangs_come_after_stuck_ones_and_before_all_others(
+    tmp_path: Path,
+) -> None:
+    workers = {name: start_worker(tmp_path) for name in ("well", "hung")}
+    for worker in workers.values():
+        write_limits(worker.segment.header, worker.config)
+        worker.segment.header[at.HEARTBEAT_AT] = time.monotonic_ns()
+    workers["hung"].segment.header[at.HEARTBEAT_AT] -= 3600 * at.NS
+    stuck, _, closing = (
+        open_connection(workers["well"], f"/{name}") for name in ("stuck", "a", "c")
+    )
+    open_connection(workers["hung"], "/hung")
+    stuck[at.SERIAL] = 1
+    stuck[at.SENDING], stuck[at.SENT_AT] = 1, stuck[at.OPENED_AT] - 3600 * at.NS
+    closing[at.STATE] = state("closed", "connected")
+    found = take(tmp_path).connections()
+    assert [c.route for c in found] == ["/stuck", "/hung", "/c", "/a"]
+    assert [c.stuck for c in found] == ["send_blocked", "", "", ""]
 
 
 @pytest.mark.parametrize(("offset", "limit"), [(0, 5), (5, 5), (NUMBER - 2, 5), (0, 0), (999, 5)])

@@ -123,7 +123,8 @@ def test_the_file_is_bounded(directory):
     assert (directory.path / "1-00.stacks").stat().st_size <= sidefile.MOST_BYTES
     read = sidefile.read(directory, SEGMENT)
     assert 0 < len(read.connections) <= sidefile.MOST_CONNECTIONS
-    assert all(len(text) <= 128 for stack in read.connections.values() for text in stack.lines)
+    kept = "…" + line[-127:]  # the end tells more, and the cut is marked
+    assert all(set(stack.lines) == {stack.where} == {kept} for stack in read.connections.values())
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,7 @@ def test_a_death_that_was_made_good_at_once_is_still_seen_by_a_scrape(worker, ta
     beat(new, NOW + NS)
     healths = look(judge, NOW + NS, read(new), deaths=1)
     assert [h.reason for h in healths] == [None, "dead"]
+    assert (healths[1].pid, healths[1].uuid) == (77, read(worker).uuid)  # although it was folded
     assert not any(h.failing for h in healths)
     gauges = worker_gauges(healths, wall=0.0)
     assert gauges["asgi.worker.stuck"]["0", "dead"] == 1

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from ..store.connections import Connection, Ranked
     from ..store.snapshot import Snapshot
+    from ..watchdog.sidefile import Stack
+    from ..watchdog.workers import Health
 
 STATE_STYLES = {
     "orphaned": "bold magenta",
@@ -61,24 +63,39 @@ def _take(config: Config) -> Snapshot:
 def _print_all(service: str, snapshot: Snapshot, found: Ranked, limit: int) -> None:
     from .screen import show
 
+    stuck = snapshot.stuck_workers()
     workers = _plural(len(snapshot.workers), "worker")
-    if not found:
-        click.echo(f"{service}: no open connections, {workers}")
-        return
-    states = Counter(connection.state for connection in found)
-    in_states = ", ".join(f"{states[state]} {state}" for state in STATE_STYLES if states[state])
-    violations = sum(connection.violations for connection in found)
-    click.echo(
-        f"{service}: {_plural(len(found), 'connection')} ({in_states}), {workers}, "
-        f"{_plural(violations, 'violation')} among them"
-    )
+    workers += f" ({len(stuck)} stuck)" if stuck else ""
     shown = found.page(limit=limit)
-    if limit:
-        show(lambda width: _table(shown, width))
-    for line in _stuck_lines(shown):
+    if found:
+        states = Counter(connection.state for connection in found)
+        in_states = ", ".join(f"{states[state]} {state}" for state in STATE_STYLES if states[state])
+        violations = sum(connection.violations for connection in found)
+        click.echo(
+            f"{service}: {_plural(len(found), 'connection')} ({in_states}), {workers}, "
+            f"{_plural(violations, 'violation')} among them"
+        )
+        if limit:
+            show(lambda width: _table(shown, width))
+    else:
+        click.echo(f"{service}: no open connections, {workers}")
+    for line in (*_stuck_workers(stuck), *_stuck_lines(shown)):
         click.echo(line)
     if len(found) > limit:
         click.echo(f"{len(found) - limit} more; --limit {len(found)} shows all")
+
+
+def _stuck_workers(stuck: list[tuple[Health, Stack]]) -> Iterator[str]:
+    """Say of each stuck worker why, and at which line its loop hangs."""
+    from ..labels import safe_label
+    from .human import duration
+
+    for health, loop in stuck:
+        why = health.detail
+        if health.reason == "loop_blocked" and health.beat_age is not None:
+            why = f"loop_blocked for {duration(health.beat_age)}"
+        where = f", at {safe_label(loop.where)}" if loop.where else ""
+        yield f"{health.name} is stuck: {why}{where}"
 
 
 def _stuck_lines(found: list[Connection]) -> Iterator[str]:

@@ -25,9 +25,9 @@ logger = logging.getLogger("ws_lifecycle_metrics")
 def serve(**given: str | None) -> None:
     """Run the sidecar: metrics and health for all workers.
 
-    It serves /metrics, /connections, /healthz, /readyz and an index at / for one service of
-    this host, and only reads. SIGTERM or SIGINT ends it. With --otlp it also pushes the metrics
-    each OTEL_METRIC_EXPORT_INTERVAL ms.
+    It serves /metrics, /connections, /workers, /healthz, /readyz and an index at / for one
+    service of this host, and only reads. SIGTERM or SIGINT ends it. With --otlp it also pushes
+    the metrics each OTEL_METRIC_EXPORT_INTERVAL ms.
     """
     import asyncio
 

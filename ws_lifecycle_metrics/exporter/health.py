@@ -26,8 +26,7 @@ def workers_object(
 
 
 def _as_object(health: Health, snapshot: Snapshot, spied: tuple[str, ...]) -> dict[str, Any]:
-    told = snapshot.stacks.get(health.uuid, Stacks())
-    blocked = health.reason == "loop_blocked"
+    loop = snapshot.hangs_at(health)
     found = asdict(health)
     for name in ("uuid", "clock", "replaced"):
         del found[name]
@@ -35,10 +34,9 @@ def _as_object(health: Health, snapshot: Snapshot, spied: tuple[str, ...]) -> di
         **found,
         "beat_age": None if health.beat_age is None else round(health.beat_age, 3),
         "failing": health.failing,
-        # Of an earlier stall it would mislead: it is shown while the loop hangs.
-        "where": told.loop.where if blocked else "",
-        "stack": list(told.loop.lines) if blocked else [],
-        "faulthandler": list(told.faults),
+        "where": loop.where,
+        "stack": list(loop.lines),
+        "faulthandler": list(snapshot.stacks.get(health.uuid, Stacks()).faults),
         "py_spy": list(spied),
     }
 
@@ -48,7 +46,7 @@ def service_health(health: Sequence[Health]) -> Answer:
     failing = [h for h in health if h.failing]
     if not failing:
         return Answer(200, b"ok\n")
-    lines = "\n".join(f"worker {h.worker}: {h.reason}: {h.detail}" for h in failing)
+    lines = "\n".join(f"{h.name}: {h.reason}: {h.detail}" for h in failing)
     return refusal(503, lines)
 
 

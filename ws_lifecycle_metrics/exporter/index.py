@@ -81,7 +81,7 @@ def _body(now: Overview) -> str:
     rows = [_row("td", (r.route, *r.active.values(), r.violations)) for r in now.routes]
     head = _row("th", ("route", *catalog.STATE_LABELS, "violations"))
     failing = "".join(
-        f"<p><strong>worker {escape(h.worker)} is stuck: {escape(h.detail)}</strong></p>\n"
+        f"<p><strong>{escape(h.name)} does not serve: {escape(h.detail)}</strong></p>\n"
         for h in now.failing
     )
     return f"{failing}<dl>\n{numbers}\n</dl>\n<table>\n{head}\n{chr(10).join(rows)}\n</table>"

@@ -81,6 +81,10 @@ def connections_object(
         "service": service,
         "time": round(snapshot.wall, 3),
         "workers": len(snapshot.workers),
+        "stuck_workers": [
+            {"worker": h.worker, "pid": h.pid, "reason": h.reason, "where": loop.where}
+            for h, loop in snapshot.stuck_workers()
+        ],
         "total": len(connections),
         "offset": offset,
         "limit": limit,

@@ -7,7 +7,6 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -47,7 +46,7 @@ class Watch:
         self._place = service_path(config.directory, config.service)
         # Not the thread that collects: a scrape must not wait for the kernel's tables.
         self._thread = ThreadPoolExecutor(1, "ws-lifecycle-watch")
-        self._told: dict[str, str] = {}
+        self._told: dict[tuple[str, int], Health] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -84,7 +83,7 @@ class Watch:
         if not failing:
             notify("WATCHDOG=1", f"STATUS={len(snapshot.workers)} workers beat")
         else:
-            notify(f"STATUS=worker {failing[0].worker}: {failing[0].detail}")
+            notify(f"STATUS={failing[0].name}: {failing[0].detail}")
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._look_closer, snapshot)
         self._live.show(self._kernel.views)
@@ -108,15 +107,32 @@ class Watch:
         return self._lock >= 0
 
     def _log(self, health: list[Health]) -> None:
-        """Log what became stuck, or well again, since the look before."""
-        now = {f"{h.worker}/{h.uuid}": h for h in health if h.failing}
-        told = {key: h.reason or "" for key, h in now.items()}
-        for key, reason in told.items():
-            if self._told.get(key) != reason:
-                self._say(logger.error, "worker %s (pid %d) is stuck: %s: %s", now[key])
-        for key in self._told.keys() - told.keys():
-            logger.info("worker %s is no longer stuck", key.partition("/")[0])
-        self._told = told
+        """Log which workers became stuck, died, or are well or replaced since the look before."""
+        now = {(h.worker, h.uuid): h for h in health if h.reason is not None}
+        before, self._told = self._told, now
+        for key, found in now.items():
+            _say(found, before.get(key))
+        for key in before.keys() - now.keys():
+            _say_over(before[key], health)
 
-    def _say(self, log: Callable[..., None], text: str, health: Health) -> None:
-        log(text, health.worker, health.pid, health.reason, health.detail)
+
+def _say(found: Health, was: Health | None) -> None:
+    """Log what is new about a worker that does not serve."""
+    if was is None or was.reason != found.reason:
+        if found.reason == "dead":
+            logger.error("%s died without closing", found.name)
+        else:
+            logger.error("%s is stuck: %s: %s", found.name, found.reason, found.detail)
+    if found.replaced and not (was is not None and was.replaced):
+        logger.info("worker %s was replaced", found.worker)
+
+
+def _say_over(was: Health, health: list[Health]) -> None:
+    """Log what became of a worker that did not serve, unless that was said."""
+    if any(h.uuid == was.uuid for h in health):
+        logger.info("%s is no longer stuck", was.name)
+    elif was.reason != "dead":
+        logger.info("%s has ended", was.name)
+    elif not was.replaced:
+        replaced = any(h.worker == was.worker for h in health)
+        logger.info("worker %s was %sreplaced", was.worker, "" if replaced else "not ")

@@ -94,10 +94,15 @@ _ORDER = {"orphaned": 0, "closing": 1, "connecting": 2, "open": 3}
 
 
 def rank(snapshot: Snapshot) -> Ranked:
-    """Find all that have not ended or left subscriptions behind: stuck ones, then the worst."""
+    """Find all that have not ended or left subscriptions behind.
+
+    Stuck ones come first, then those of stuck workers, then the others; the worst of each first.
+    """
     found: list[tuple[tuple[Any, ...], Found]] = []
     for worker in snapshot.workers:
         stuck, label = _stuck(snapshot, worker), slot(worker)
+        health = snapshot.healths.get(worker.uuid)
+        serves = health is None or health.reason is None
         clock = snapshot.clock(worker)
         for (owner, records), states in zip(worker.records, worker.states(), strict=True):
             route = worker.routes[owner][0]
@@ -107,7 +112,7 @@ def rank(snapshot: Snapshot) -> Ranked:
                 why = stuck.get(serial, "")
                 lasts = max(0, clock - record[at.STATE_AT])
                 one = Found(label, route, state, why, record[at.VIOLATIONS], worker, record)
-                found.append(((not why, _ORDER[state], -lasts, label, serial), one))
+                found.append(((not why, serves, _ORDER[state], -lasts, label, serial), one))
     found.sort(key=itemgetter(0))
     return Ranked(snapshot, [one for _, one in found])
 

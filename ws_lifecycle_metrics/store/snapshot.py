@@ -19,7 +19,7 @@ from ..config import Config, checked
 from ..watchdog import sidefile
 from ..watchdog.gauges import clock_of, stuck_connections, worker_gauges
 from ..watchdog.kernel import View
-from ..watchdog.sidefile import Stacks
+from ..watchdog.sidefile import Stack, Stacks
 from ..watchdog.workers import Health, Judge
 from . import archive, outdated
 from . import layout as at
@@ -145,12 +145,24 @@ class Snapshot:
         """Return a worker's monotonic time at this moment, in ns."""
         return clock_of(worker, self.healths, self.now, self.wall)
 
+    def stuck_workers(self) -> list[tuple[Health, Stack]]:
+        """Return the living workers that do not serve, each with where its loop hangs."""
+        return [(h, self.hangs_at(h)) for h in self.healths.values() if h.reason is not None]
+
+    def hangs_at(self, health: Health) -> Stack:
+        """Return where the loop of a worker hangs; empty where it does not, or nobody told."""
+        told = self.stacks.get(health.uuid, Stacks())
+        beats = (w.header[at.BEATS] for w in self.workers if w.uuid == health.uuid)
+        # The stack of an earlier stall would mislead; while the GIL is held nobody takes another.
+        hangs = health.reason == "loop_blocked" and told.loop_beats in beats
+        return told.loop if hangs else Stack()
+
     def ranked(self) -> Ranked:
         """Return the connections that have not ended, worst first, each made when asked for."""
         return rank(self)
 
     def connections(self) -> list[Connection]:
-        """Return all connections that have not ended: stuck ones, then the longest closing."""
+        """Return all connections that have not ended, in the order of `ranked`."""
         return self.ranked().page()
 
 

@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ..labels import MAX_LENGTH, safe_label
+from ..labels import safe_end
 from ..store.directory import SEGMENT_SUFFIX, SIDE_SUFFIXES, Directory
 from ..store.reader import BadSegment, check_file
 
@@ -102,4 +102,4 @@ def _stack(told: object) -> Stack:
 
 def _safe(line: object) -> str:
     # The end of a line tells more than its start: the path's last parts, the line, the name.
-    return safe_label(line[-MAX_LENGTH:]) if isinstance(line, str) else ""
+    return safe_end(line) if isinstance(line, str) else ""

@@ -49,6 +49,11 @@ class Health:
     ghosts: int = 0
 
     @property
+    def name(self) -> str:
+        """What people call it, with the pid to act on where it is known: "worker 1 (pid 77)"."""
+        return f"worker {self.worker}" + (f" (pid {self.pid})" if self.pid else "")
+
+    @property
     def failing(self) -> bool:
         """Whether it should be restarted: not where another has taken a dead one's place."""
         return self.reason is not None and not self.replaced
@@ -81,6 +86,7 @@ class Judge:
         self._table = ProcessTable() if table is None else table
         self._seen: dict[int, _Seen] = {}
         self._deaths: Counter[int] | None = None
+        self._holders: dict[int, tuple[int, int]] = {}  # slot: pid, uuid of who lived in it
         self._died: dict[int, tuple[int, int, int]] = {}  # slot: when, pid, uuid
         self._looked_at = 0
         self._grace_until = 0
@@ -100,6 +106,8 @@ class Judge:
         found = [self._living(worker, now, views or {}) for worker in living]
         self._seen = {worker.uuid: self._seen[worker.uuid] for worker in living}
         self._note_deaths(segments, archived_deaths, now)
+        for worker in living:
+            self._holders[worker.header[at.SLOT]] = (worker.header[at.PID], worker.uuid)
         return found + self._dead({worker.header[at.SLOT] for worker in living}, now)
 
     def _living(self, worker: Contents, now: int, views: Mapping[int, View]) -> Health:
@@ -179,11 +187,11 @@ class Judge:
     def _note_deaths(self, segments: Sequence[Contents], archived: Counter[int], now: int) -> None:
         if self._deaths is None:  # what was archived before our time is history
             self._deaths = Counter(archived)
-        fresh = {s.header[at.SLOT]: s for s in segments if not s.alive}
+        fresh = {s.header[at.SLOT]: (s.header[at.PID], s.uuid) for s in segments if not s.alive}
         deaths = archived + unannounced_deaths(list(segments))
         for slot in deaths - self._deaths:
-            dead = fresh.get(slot)
-            self._died[slot] = (now, dead.header[at.PID] if dead else 0, dead.uuid if dead else 0)
+            # Whose segment others have folded meanwhile is the one that we saw last.
+            self._died[slot] = (now, *(fresh.get(slot) or self._holders.get(slot, (0, 0))))
         self._deaths = deaths
 
     def _dead(self, living: set[int], now: int) -> list[Health]:

@@ -66,7 +66,8 @@ DEGRADED = Alert(
         commands=(
             _METRICS,
             "df -h /dev/shm && ls -la /dev/shm",
-            "journalctl --since -1h -u YOUR-SERVICE | grep ws_lifecycle_metrics",
+            "journalctl --since -1h -u YOUR-SERVICE"
+            " | grep -A 20 -E 'metrics stay|room for more metrics|a fault in'",
         ),
         causes=(
             "`/dev/shm` is full, or a container has the default of 64 MB.",

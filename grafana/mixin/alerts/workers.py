@@ -152,7 +152,7 @@ SLOW = Alert(
         commands=(
             _CONNECTIONS,
             "top -H -b -n 1 | head -30",
-            "journalctl --since -30min -u YOUR-SERVICE | grep -i stall",
+            "journalctl --since -30min -u YOUR-SERVICE | grep -A 15 'event loop of worker'",
         ),
         causes=(
             "Synchronous calls or heavy serialisation on the loop.",

@@ -1,0 +1,122 @@
+"""Each `grep` of the runbook finds what the code really prints, as `grep` itself sees it."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from grafana.mixin.alerts import ALERTS
+from tests.rules.mixin import ROOT, known_metrics
+from tests.store.support import config, open_connection, place, start_worker
+from ws_lifecycle_metrics.protocol import RULES, Severity
+from ws_lifecycle_metrics.store.workers import current
+from ws_lifecycle_metrics.telemetry import logs
+from ws_lifecycle_metrics.watchdog import reports
+from ws_lifecycle_metrics.watchdog.stuck import StuckEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+OTHERS_WORDS = {
+    ("WorkersMissing", "ps -eo pid,ppid,stat,etime,args"),
+    ("WorkerDied", "journalctl -k --since -30min"),  # the kernel's
+    ("SubscriptionSilent", "journalctl --since -1h -u YOUR-SERVICE"),  # the broker's client's
+    ("ServerProtocolViolation", "pip list"),
+}
+"""What is searched for the words of other programs, by alert."""
+
+PIPES = {
+    (alert.name, *command.split(" | ", 1))
+    for alert in ALERTS
+    for command in alert.runbook.commands
+    if " | grep" in command
+}
+OURS = sorted(pipe for pipe in PIPES if pipe[:2] not in OTHERS_WORDS)
+
+
+def slow_loop(_folder: Path) -> None:
+    where = ("mine.py:69:hang",)
+    reports.log_stall(StuckEvent("loop_blocked", 1.2, "1", stack=where, where=where[0]))
+    reports.report([StuckEvent("loop_blocked", 5.1, "1", stack=where, where=where[0])], None)
+
+
+def orphaned(_folder: Path) -> None:
+    event = StuckEvent("orphan_subscription", 6.0, "0", connection=5, http_route="/graphql")
+    reports.report([event], None)
+
+
+def broken_rules(_folder: Path) -> None:
+    for rule in RULES.values():
+        if rule.severity is not Severity.INFO:
+            logs.log_violation(rule, "/chat")
+
+
+def degraded(folder: Path) -> None:
+    full = start_worker(folder, max_connections=0)
+    open_connection(full)
+    full.close()
+    place(folder / "b").parent.mkdir()
+    place(folder / "b").write_text("no directory")
+    current(config(folder / "b"))
+    logs.log_fault(RuntimeError("ours"))
+    reports.log_fault(RuntimeError("ours"))
+
+
+SAID: dict[str, Callable[[Path], None]] = {
+    "EventLoopSlow": slow_loop,
+    "SubscriptionsOrphaned": orphaned,
+    "AppProtocolViolation": broken_rules,
+    "StorageDegraded": degraded,
+}
+"""What makes the records that an entry has people look for in the log of their service."""
+
+
+@pytest.mark.parametrize(("alert", "source", "search"), OURS)
+def test_each_search_finds_what_the_code_prints(
+    alert: str,
+    source: str,
+    search: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if source.startswith("curl"):
+        assert finds(search, samples())
+        return
+    assert source.endswith("-u YOUR-SERVICE")
+    monkeypatch.setattr(logs, "_limit", logs.RateLimit())
+    SAID[alert](tmp_path)
+    # As Python prints them where nobody has set up logging: the bare message.
+    lines = [logging.Formatter().format(record).splitlines()[0] for record in caplog.records]
+    assert lines
+    assert [line for line in lines if not finds(search, line)] == []
+
+
+def test_what_is_left_to_other_programs_is_still_there() -> None:
+    assert {pipe[:2] for pipe in PIPES} >= OTHERS_WORDS
+    assert {alert for alert, source, _ in OURS if not source.startswith("curl")} == set(SAID)
+
+
+def samples() -> str:
+    """The lines of a scrape: the golden one's, and names whose series come with their events."""
+    golden = (ROOT / "tests" / "golden" / "metrics.txt").read_text(encoding="utf-8")
+    scraped = [line for line in golden.splitlines() if not line.startswith("#")]
+    return "\n".join([*scraped, *(f"{name} 1.0" for name in known_metrics())])
+
+
+def finds(search: str, text: str) -> bool:
+    """Whether the search, in a shell, prints anything of the text."""
+    done = subprocess.run(
+        ["bash", "-c", search],
+        input=f"{text}\n",
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.stderr == ""
+    return bool(done.stdout)
