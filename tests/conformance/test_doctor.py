@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
+from tests.exporter.traffic import asynchronous
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
 from ws_lifecycle_metrics.config import ExporterConfig
 from ws_lifecycle_metrics.conformance import doctor
 from ws_lifecycle_metrics.conformance.process import free_port
+from ws_lifecycle_metrics.exporter.server import Exporter
 
 
-def examined(tmp_path, **options):
-    config = Config(service="test", directory=str(tmp_path))
-    exporter = ExporterConfig(service="test", directory=str(tmp_path), port=free_port(), **options)
+def examined(tmp_path, service="test", **options):
+    config = Config(service=service, directory=str(tmp_path))
+    given = {"port": free_port(), **options}
+    exporter = ExporterConfig(service=service, directory=str(tmp_path), **given)
     return {finding.subject: finding for finding in doctor.examine(config, exporter)}
 
 
@@ -43,8 +47,6 @@ def test_a_directory_that_others_can_write_is_an_error(tmp_path):
 
 
 def test_segments_alive_and_dead_are_counted(tmp_path):
-    import asyncio
-
     async def app(scope, receive, send):
         await asyncio.sleep(0)
 
@@ -55,6 +57,46 @@ def test_segments_alive_and_dead_are_counted(tmp_path):
     (tmp_path / "test" / "left-behind.segment").write_bytes(b"")
     found = examined(tmp_path)
     assert found["segments"].text == "1 alive, 1 dead"
+
+
+@asynchronous
+async def test_a_sidecar_of_another_service_is_not_taken_for_ours(tmp_path):
+    exporter = Exporter(ExporterConfig(service="uv", directory=str(tmp_path), port=0))
+    _, port = await exporter.start()
+    try:
+        own = await asyncio.to_thread(examined, tmp_path, "uv", port=port)
+        other = await asyncio.to_thread(examined, tmp_path, "oops", port=port)
+    finally:
+        await exporter.aclose()
+    address = f"127.0.0.1:{port}"
+    assert (own["exporter"].level, own["exporter"].text) == ("ok", f"{address} answers for 'uv'")
+    assert other["exporter"].level == "warning"
+    assert other["exporter"].text == f"{address} serves 'uv', not 'oops'"
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n<h1>\x1b[31mhello</h1>", "does not say which service"),
+        (b'HTTP/1.1 200 OK\r\n\r\n{"service": 5}', "does not say which service"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 4000, "does not say which service"),
+        (b"SSH-2.0-x\r\n", "does not speak HTTP"),
+    ],
+    ids=["a page", "another object", "deep", "no HTTP"],
+)
+@asynchronous
+async def test_what_is_no_sidecar_is_not_taken_for_one(tmp_path, answer, text):
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        found = (await asyncio.to_thread(examined, tmp_path, port=port))["exporter"]
+    assert found.level == "warning"
+    assert text in found.text
 
 
 def test_an_old_version_is_an_error_and_a_fault_without_a_fix_a_note(tmp_path, monkeypatch):

@@ -138,21 +138,47 @@ def _is_alive(directory: Directory, name: str) -> bool | None:
 
 def _exporter(config: ExporterConfig) -> Iterator[Finding]:
     address = f"{config.host}:{config.port}"
-    connection = http.client.HTTPConnection(config.host, config.port, timeout=3)
     try:
-        connection.request("GET", "/healthz")
-        answer = connection.getresponse()
-        body = answer.read(4096).decode(errors="replace")
+        status, body = _get(config, "/healthz")
+        _, described = _get(config, "/connections?limit=0")
     except OSError:
         advice = "start it beside the workers: ws-lifecycle-metrics serve"
         yield Finding("exporter", "note", f"nothing answers on {address}", advice)
         return
+    except http.client.HTTPException:
+        yield Finding("exporter", "warning", f"{address} is no sidecar: it does not speak HTTP")
+        return
+    served = _served(described)
+    if served not in (None, config.service):
+        text = f"{address} serves {served!r}, not {config.service!r}"
+        advice = "give the workers, the sidecar and this command the same --service"
+        yield Finding("exporter", "warning", text, advice)
+    if status != 200:
+        yield Finding("exporter", "warning", f"{address} answers {status}: {body[:100]!r}")
+    elif served == config.service:
+        yield Finding("exporter", "ok", f"{address} answers for {served!r}")
+    elif served is None:
+        text = f"{address} does not say which service it serves: {described[:100]!r}"
+        yield Finding("exporter", "warning", text, "is it a sidecar of this package?")
+
+
+def _get(config: ExporterConfig, path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(config.host, config.port, timeout=3)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read(4096).decode(errors="replace")
     finally:
         connection.close()
-    if answer.status == 200:
-        yield Finding("exporter", "ok", f"{address} answers")
-    else:
-        yield Finding("exporter", "warning", f"{address} answers {answer.status}: {body[:100]!r}")
+
+
+def _served(described: str) -> str | None:
+    """Return the service that a sidecar's list of connections is of; None: it does not say."""
+    try:
+        served = json.loads(described)["service"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return served[:64] if isinstance(served, str) else None
 
 
 def _clock() -> Iterator[Finding]:
