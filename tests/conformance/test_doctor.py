@@ -8,6 +8,7 @@ import json
 import pytest
 
 from tests.exporter.traffic import asynchronous
+from tests.store.support import start_worker
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
 from ws_lifecycle_metrics.config import ExporterConfig
 from ws_lifecycle_metrics.conformance import doctor
@@ -35,6 +36,18 @@ def test_a_fresh_place_is_fine(tmp_path):
     assert found["python"].level == "ok"
     assert found["exporter"].level == "note"
     assert doctor.exit_code(list(found.values())) == 0
+
+
+def test_a_service_that_no_worker_has_used_is_told_with_those_that_there_are(tmp_path):
+    early = examined(tmp_path, "nope")["service"]
+    worker = start_worker(tmp_path, service="uv")
+    found = examined(tmp_path, "nope")
+    own = examined(tmp_path, "uv")["service"]
+    worker.close()
+    assert (early.level, own.level) == ("note", "ok")
+    assert found["service"].level == "warning"
+    assert found["service"].text.endswith("; there are: uv")
+    assert not (tmp_path / "nope").exists()
 
 
 def test_a_directory_that_others_can_write_is_an_error(tmp_path):

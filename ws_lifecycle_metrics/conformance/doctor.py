@@ -16,6 +16,7 @@ from pathlib import Path
 from ..advisories import advisories_for
 from ..config import Config, ExporterConfig, environment_name
 from ..store.directory import Directory, DirectoryError, service_path, try_lock
+from ..store.services import never_used
 
 LEAST_SHARED_MEMORY = 16 << 20
 """Bytes; a container has 64 MiB unless told otherwise, and a worker takes about 1 MiB."""
@@ -43,6 +44,7 @@ def examine(config: Config, exporter: ExporterConfig) -> list[Finding]:
     checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("python", _python),
         ("versions", _versions),
+        ("service", lambda: _service(config)),
         ("directory", lambda: _directory(config)),
         ("shared memory", lambda: _shared_memory(config)),
         ("segments", lambda: _segments(config)),
@@ -86,10 +88,20 @@ def _versions() -> Iterator[Finding]:
             yield Finding(package, level, text, advisory.advice, advisory.source)
 
 
+def _service(config: Config) -> Iterator[Finding]:
+    """Tell an unknown name from an idle service; where nobody has run, it may only be early."""
+    unused = never_used(config)
+    if unused is None:
+        yield Finding("service", "ok", config.service)
+    else:
+        advice = f"is it the name that the workers have? --service or {environment_name('service')}"
+        yield Finding("service", "warning" if unused.others else "note", unused.text, advice)
+
+
 def _directory(config: Config) -> Iterator[Finding]:
     path = service_path(config.directory, config.service)
     if not path.exists():
-        yield Finding("directory", "note", f"{path} is not there yet: no worker has run")
+        yield Finding("directory", "note", f"{path} is not there yet")
         return
     try:
         with Directory(path):
