@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import pytest
 
 from tests.exporter.traffic import asynchronous
-from tests.store.support import start_worker
-from ws_lifecycle_metrics import Config, LifecycleMiddleware
+from tests.store.support import die, start_worker
+from ws_lifecycle_metrics import Config
 from ws_lifecycle_metrics.config import ExporterConfig
-from ws_lifecycle_metrics.conformance import doctor
+from ws_lifecycle_metrics.conformance import doctor, running
 from ws_lifecycle_metrics.conformance.process import free_port
 from ws_lifecycle_metrics.exporter.server import Exporter
+from ws_lifecycle_metrics.store import layout as at
 
 
 def examined(tmp_path, service="test", **options):
@@ -25,7 +29,7 @@ def examined(tmp_path, service="test", **options):
 
 @pytest.fixture(autouse=True)
 def _no_processes(monkeypatch):
-    monkeypatch.setattr(doctor, "_serving_processes", lambda: iter(()))
+    monkeypatch.setattr(doctor, "serving_processes", lambda: iter(()))
 
 
 def test_a_fresh_place_is_fine(tmp_path):
@@ -60,16 +64,60 @@ def test_a_directory_that_others_can_write_is_an_error(tmp_path):
 
 
 def test_segments_alive_and_dead_are_counted(tmp_path):
-    async def app(scope, receive, send):
-        await asyncio.sleep(0)
-
-    config = Config(service="test", directory=str(tmp_path))
-    scope = {"type": "websocket", "asgi": {}, "path": "/", "headers": []}
-    middleware = LifecycleMiddleware(app, config=config)
-    asyncio.run(middleware(scope, None, None))
-    (tmp_path / "test" / "left-behind.segment").write_bytes(b"")
+    living = start_worker(tmp_path, service="test")
+    die(start_worker(tmp_path, service="test"))
     found = examined(tmp_path)
     assert found["segments"].text == "1 alive, 1 dead"
+    assert "folds them" in found["segments"].advice
+    assert not {"outdated segments", "damaged segments"} & set(found)
+    living.close()
+
+
+def outdate(worker):
+    worker.segment.header[at.FINGERPRINT_AT] += 1
+    return worker
+
+
+def test_segments_of_another_version_are_not_dead_ones(tmp_path):
+    for _ in range(3):
+        die(outdate(start_worker(tmp_path, service="test")))
+    place = tmp_path / "test"
+    (place / segments_of(place)[0]).rename(place / "1-it's $HOME.segment")
+    (place / "1-it's $HOME.stacks").touch()
+    living = start_worker(tmp_path, service="test")
+    found = examined(tmp_path)
+    assert found["segments"].text == "1 alive, 0 dead"
+    assert found["segments"].advice == ""
+    left = found["outdated segments"]
+    assert left.level == "note"
+    assert left.text.startswith("3 of another version, whose workers have ended")
+    assert "when they are a day old" in left.advice
+    command = left.advice.partition("now: ")[2]
+    subprocess.run(["/bin/sh", "-c", command], check=True, timeout=20)
+    assert segments_of(place) == [living.segment.name]
+    assert not (place / "1-it's $HOME.stacks").exists()
+    living.close()
+
+
+def test_running_workers_of_another_version_are_named_as_such(tmp_path):
+    worker = outdate(start_worker(tmp_path, service="test"))
+    found = examined(tmp_path)["outdated segments"]
+    assert found.level == "warning"
+    assert found.text.startswith("1 of another version, whose workers run")
+    die(worker)
+
+
+def test_damaged_segments_are_not_dead_ones(tmp_path):
+    die(start_worker(tmp_path, service="test"))
+    (tmp_path / "test" / "left-behind.segment").write_bytes(b"")
+    (tmp_path / "test" / "link.segment").symlink_to("/etc/passwd")
+    found = examined(tmp_path)
+    assert found["segments"].text == "0 alive, 1 dead"
+    assert found["damaged segments"].text.startswith("2 cannot be trusted or read, such as left-")
+
+
+def segments_of(place):
+    return sorted(path.name for path in place.glob("*.segment"))
 
 
 @asynchronous
@@ -132,13 +180,42 @@ def test_an_old_version_is_an_error_and_a_fault_without_a_fix_a_note(tmp_path, m
     ids=["no respawn", "shared port", "no timeout"],
 )
 def test_settings_that_defeat_detection_are_named(command, word, monkeypatch):
-    monkeypatch.setattr(doctor, "_serving_processes", lambda: iter([("server (1)", command)]))
+    monkeypatch.setattr(doctor, "serving_processes", lambda: iter([("server (1)", command)]))
     assert [finding.level for finding in doctor._settings() if word in finding.text] == ["warning"]
+
+
+SERVER = """\
+import os, sys
+if len(sys.argv) < 3:  # as a server does that starts its workers anew
+    os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, *sys.argv, "worker"])
+elif os.fork():  # as one does that forks
+    print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_server_and_its_workers_are_one_server(tmp_path):
+    script = tmp_path / "granian"
+    script.write_text(SERVER)
+    with running_server(script) as one, running_server(script) as another:
+        names = [name for name, command in running.serving_processes() if "--mine" in command]
+    assert sorted(names) == sorted(f"granian ({server.pid})" for server in (one, another))
+
+
+@contextmanager
+def running_server(script):
+    """Run a server with two processes below it, until its input is closed."""
+    command = [sys.executable, str(script), "--mine"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as server:
+        server.stdout.readline()
+        yield server
+        server.stdin.close()
 
 
 def test_safe_settings_are_silent(monkeypatch):
     command = ["granian", "--respawn-failed-workers", "app:app"]
-    monkeypatch.setattr(doctor, "_serving_processes", lambda: iter([("granian (1)", command)]))
+    monkeypatch.setattr(doctor, "serving_processes", lambda: iter([("granian (1)", command)]))
     assert list(doctor._settings()) == []
 
 

@@ -11,12 +11,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
+from shlex import quote
 
 from ..advisories import advisories_for
 from ..config import Config, ExporterConfig, environment_name
-from ..store.directory import Directory, DirectoryError, service_path, try_lock
+from ..store.directory import SEGMENT_SUFFIX, Directory, DirectoryError, service_path
 from ..store.services import never_used
+from .running import serving_processes
+from .segments import look_at_segments
 
 LEAST_SHARED_MEMORY = 16 << 20
 """Bytes; a container has 64 MiB unless told otherwise, and a worker takes about 1 MiB."""
@@ -123,29 +127,33 @@ def _shared_memory(config: Config) -> Iterator[Finding]:
 
 
 def _segments(config: Config) -> Iterator[Finding]:
-    """Count segments by their locks: nothing is folded or changed here."""
     try:
-        directory = Directory(service_path(config.directory, config.service))
+        with Directory(service_path(config.directory, config.service)) as directory:
+            found = look_at_segments(directory)
     except DirectoryError:
         return  # said above
-    with directory:
-        alive = [_is_alive(directory, name) for name in directory.segments()]
-    dead = alive.count(False)
-    text = f"{alive.count(True)} alive, {dead} dead"
+    text = f"{found.alive} alive, {found.dead} dead"
     advice = "a sidecar folds them into the archive; is `ws-lifecycle-metrics serve` running?"
-    yield Finding("segments", "note" if dead else "ok", text, advice if dead else "")
+    yield Finding("segments", "note" if found.dead else "ok", text, advice if found.dead else "")
+    if found.left:
+        text = f"{len(found.left)} of another version, whose workers have ended, are not shown"
+        advice = "a sidecar or a new worker removes them when they are a day old; now: "
+        removal = _removal(directory.path, found.left)
+        yield Finding("outdated segments", "note", text, advice + removal)
+    if found.running:
+        text = f"{found.running} of another version, whose workers run, are not shown"
+        advice = "run one version of ws-lifecycle-metrics in the workers and beside them"
+        yield Finding("outdated segments", "warning", text, advice)
+    for name, why in islice(found.damaged.items(), 1):
+        text = f"{len(found.damaged)} cannot be trusted or read, such as {name}: {why}"
+        advice = f"they are left out, and nobody removes them from {directory.path}"
+        yield Finding("damaged segments", "warning", text, advice)
 
 
-def _is_alive(directory: Directory, name: str) -> bool | None:
-    try:
-        fd = directory.open(name, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        free = try_lock(fd, exclusive=False)
-        return None if free is None else not free
-    finally:
-        os.close(fd)
+def _removal(path: Path, names: list[str]) -> str:
+    """Return the shell's command that removes segments and what lies beside them."""
+    stems = (name.removesuffix(SEGMENT_SUFFIX) for name in names if name.isprintable())
+    return f"cd {quote(str(path))} && rm -f -- {' '.join(f'{quote(stem)}.*' for stem in stems)}"
 
 
 def _exporter(config: ExporterConfig) -> Iterator[Finding]:
@@ -208,7 +216,7 @@ def _clock() -> Iterator[Finding]:
 
 def _settings() -> Iterator[Finding]:
     """Name what keeps a hung or dead worker from being noticed."""
-    for name, command in _serving_processes():
+    for name, command in serving_processes():
         for blind, why, advice in _BLIND:
             if blind(command):
                 yield Finding("settings", "warning", f"{name}: {why}", advice)
@@ -247,24 +255,6 @@ _BLIND: tuple[tuple[Callable[[list[str]], bool], str, str], ...] = (
         "give gunicorn a --timeout",
     ),
 )
-
-
-def _serving_processes() -> Iterator[tuple[str, list[str]]]:
-    """Yield this user's running servers, by name and pid, with their arguments' base names."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if folder.stat().st_uid != os.geteuid():
-                continue
-            words = folder.joinpath("cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue  # it ended while it was looked at
-        command = [word.rpartition("/")[2] for word in words if word]
-        name = next((word for word in command[:4] if word in _SERVERS), None)
-        if name is not None and command[0].startswith(("python", name)):
-            yield f"{name} ({folder.name})", command
-
-
-_SERVERS = frozenset({"granian", "uvicorn", "hypercorn", "daphne", "gunicorn"})
 
 
 def as_json(findings: list[Finding]) -> str:
