@@ -49,6 +49,7 @@ def look_at_segments(directory: Directory) -> Segments:
 def _is_alive(directory: Directory, name: str) -> bool:
     fd = directory.open(name, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        return try_lock(fd, exclusive=False) is False
+        # Where nobody can tell, it is not one to be removed.
+        return try_lock(fd, exclusive=False) is not True
     finally:
         os.close(fd)
