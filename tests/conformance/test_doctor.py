@@ -219,6 +219,17 @@ def test_safe_settings_are_silent(monkeypatch):
     assert list(doctor._settings()) == []
 
 
+def test_a_variable_that_sets_nothing_is_named_with_the_nearest(tmp_path, monkeypatch):
+    for name in ("POLCY", "POLICY", "RECYCLE_STUCK", "SERVICE", "DIRECTORY"):
+        monkeypatch.setenv(f"WS_LIFECYCLE_{name}", "")
+    monkeypatch.setenv("WS_LIFECYLCE_POLICY", "not ours")
+    found = examined(tmp_path)["environment"]
+    assert (found.level, found.text) == ("warning", "WS_LIFECYCLE_POLCY sets nothing")
+    assert found.advice == "did you mean WS_LIFECYCLE_POLICY?"
+    monkeypatch.delenv("WS_LIFECYCLE_POLCY")
+    assert "environment" not in examined(tmp_path)
+
+
 def test_a_check_that_fails_is_a_finding(tmp_path, monkeypatch):
     def broken():
         raise OSError("no such thing")

@@ -16,7 +16,7 @@ from pathlib import Path
 from shlex import quote
 
 from ..advisories import advisories_for
-from ..config import Config, ExporterConfig, environment_name
+from ..config import Config, ExporterConfig, environment_name, unknown_variables
 from ..store.directory import SEGMENT_SUFFIX, Directory, DirectoryError, service_path
 from ..store.services import never_used
 from .running import serving_processes
@@ -55,6 +55,7 @@ def examine(config: Config, exporter: ExporterConfig) -> list[Finding]:
         ("exporter", lambda: _exporter(exporter)),
         ("clock", _clock),
         ("settings", _settings),
+        ("environment", _environment),
     )
     found: list[Finding] = []
     for subject, look in checks:
@@ -224,6 +225,13 @@ def _settings() -> Iterator[Finding]:
     if policy == "strict":
         text = f"{environment_name('policy')}=strict raises into the application"
         yield Finding("settings", "warning", text, "use observe or shield in production")
+
+
+def _environment() -> Iterator[Finding]:
+    """Name the variables that nobody reads, though they look as if."""
+    for name, near in unknown_variables(os.environ).items():
+        advice = f"did you mean {near}?" if near else "docs/configuration.md has all names"
+        yield Finding("environment", "warning", f"{name} sets nothing", advice)
 
 
 def _has(*words: str) -> Callable[[list[str]], bool]:
