@@ -141,15 +141,16 @@ async def test_a_sidecar_of_another_service_is_not_taken_for_ours(tmp_path):
         (b"HTTP/1.1 200 OK\r\n\r\n<h1>\x1b[31mhello</h1>", "does not say which service"),
         (b'HTTP/1.1 200 OK\r\n\r\n{"service": 5}', "does not say which service"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 4000, "does not say which service"),
+        (b"", "does not say which service"),
         (b"SSH-2.0-x\r\n", "does not speak HTTP"),
     ],
-    ids=["a page", "another object", "deep", "no HTTP"],
+    ids=["a page", "another object", "deep", "nothing more", "no HTTP"],
 )
 @asynchronous
 async def test_what_is_no_sidecar_is_not_taken_for_one(tmp_path, answer, text):
     async def serve(reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
+        asked = await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer if answer or b"/connections" in asked else b"HTTP/1.1 200 OK\r\n\r\n")
         writer.close()
         await writer.wait_closed()
 

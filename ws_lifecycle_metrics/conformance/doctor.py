@@ -161,7 +161,6 @@ def _exporter(config: ExporterConfig) -> Iterator[Finding]:
     address = f"{config.host}:{config.port}"
     try:
         status, body = _get(config, "/healthz")
-        _, described = _get(config, "/connections?limit=0")
     except OSError:
         advice = "start it beside the workers: ws-lifecycle-metrics serve"
         yield Finding("exporter", "note", f"nothing answers on {address}", advice)
@@ -169,6 +168,7 @@ def _exporter(config: ExporterConfig) -> Iterator[Finding]:
     except http.client.HTTPException:
         yield Finding("exporter", "warning", f"{address} is no sidecar: it does not speak HTTP")
         return
+    described = _described(config)
     served = _served(described)
     if served not in (None, config.service):
         text = f"{address} serves {served!r}, not {config.service!r}"
@@ -181,6 +181,13 @@ def _exporter(config: ExporterConfig) -> Iterator[Finding]:
     elif served is None:
         text = f"{address} does not say which service it serves: {described[:100]!r}"
         yield Finding("exporter", "warning", text, "is it a sidecar of this package?")
+
+
+def _described(config: ExporterConfig) -> str:
+    try:
+        return _get(config, "/connections?limit=0")[1]
+    except (OSError, http.client.HTTPException):
+        return ""  # it answers, hence it is something else, or slow
 
 
 def _get(config: ExporterConfig, path: str) -> tuple[int, str]:
