@@ -13,7 +13,7 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from ws_lifecycle_metrics.catalog import METRICS, Metric
+from ws_lifecycle_metrics.catalog import METRICS, SKIPPED_SEGMENTS, Metric
 from ws_lifecycle_metrics.config import Config, ExporterConfig, environment_name
 from ws_lifecycle_metrics.protocol import RULES, Rule
 from ws_lifecycle_metrics.telemetry.logs import PERIOD
@@ -103,6 +103,10 @@ def metrics_page() -> str:
         "[first event](#series-that-wait). Counters never fall and never go away while the "
         "directory of segments exists, whatever happens to workers; gauges are computed from the "
         "live connections at each collection.\n",
+        "A segment of another version of this package, as an update leaves it, cannot be read: it "
+        f"counts in {_codes([SKIPPED_SEGMENTS.prometheus])}, and once its worker has ended and "
+        "it is a day old, a sidecar or a new worker removes it. `doctor` prints the command that "
+        "does so at once.\n",
     ]
     for title, metrics in groups.items():
         parts += [

@@ -10,6 +10,7 @@ import pytest
 
 from ws_lifecycle_metrics.catalog import STUCK_REASONS
 from ws_lifecycle_metrics.config import Config, ConfigError, ExporterConfig, environment_name
+from ws_lifecycle_metrics.conformance.environment import unknown_variables
 
 BOTH = (Config, ExporterConfig)
 OPTIONS = [(cls, item) for cls in BOTH for item in dataclasses.fields(cls)]
@@ -172,3 +173,12 @@ def test_an_error_is_a_value_error_and_a_configuration_stays_as_it_is():
         Config().policy = "strict"  # type: ignore[misc]  # the assignment is what is tested
     with pytest.raises(TypeError):
         Config("chat")  # type: ignore[misc]  # options have names
+
+
+def test_variables_that_set_nothing_are_found():
+    known = {environment_name(name): "" for name in ("policy", "service", "port", "otlp")}
+    assert unknown_variables({**known, "PATH": "/bin"}) == {}
+    assert unknown_variables({**known, "WS_LIFECYCLE_ROUTE": "", "WS_LIFECYCLE_??": ""}) == {
+        "WS_LIFECYCLE_??": "",
+        "WS_LIFECYCLE_ROUTE": "WS_LIFECYCLE_ROUTES",  # the callable cannot be had from a text
+    }

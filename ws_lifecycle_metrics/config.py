@@ -121,9 +121,13 @@ def _directory_option() -> str:
     )
 
 
+def is_service_name(name: str) -> bool:
+    """Whether a service can be called so: it names a directory."""
+    return re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", name) is not None
+
+
 def _check_place(service: object, directory: object) -> None:
-    named = isinstance(service, str) and re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", service)
-    if not named:
+    if not isinstance(service, str) or not is_service_name(service):
         raise ConfigError(
             f"service={service!r}: accepted are 1 to 64 letters, digits, '.', '_' and "
             "'-', not starting with '.'"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from unicodedata import category
 
 OTHER = "other"
@@ -44,6 +44,12 @@ def _escape(character: str) -> str:
     if category(character) not in _UNSAFE:
         return character
     return character.encode("unicode_escape").decode("ascii")
+
+
+def first_is(names: Sequence[str]) -> str:
+    """Return the subject of a line on some names and its verb: "a is" or "a and 3 more are"."""
+    first = safe_label(names[0])
+    return f"{first} is" if len(names) == 1 else f"{first} and {len(names) - 1} more are"
 
 
 def trace_fields(trace: TraceIds | None) -> dict[str, str]:

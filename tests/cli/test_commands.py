@@ -194,7 +194,20 @@ async def test_an_empty_service_is_one_line(tmp_path: Path) -> None:
 async def test_a_service_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     result = await list_connections(tmp_path / "not" / "yet")
     assert (result.exit_code, result.stdout) == (0, "test: no open connections, 0 workers\n")
+    assert result.stderr.endswith("not/yet: there is no such directory\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@asynchronous
+async def test_a_service_that_no_worker_has_used_is_told_beside_the_output(tmp_path: Path) -> None:
+    async with open_connections(tmp_path, "/", service="uv"):
+        plain = await list_connections(tmp_path)
+        as_json = await list_connections(tmp_path, "--json")
+    assert plain.exit_code == as_json.exit_code == 0
+    said = f"no worker has used the service 'test' in {tmp_path}; there are: uv\n"
+    assert plain.stderr == as_json.stderr == said
+    assert json.loads(as_json.stdout)["workers"] == 0
+    assert (await list_connections(tmp_path, "--service", "uv")).stderr == ""
 
 
 def test_a_directory_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:

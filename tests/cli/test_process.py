@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.exporter.traffic import asynchronous
+from tests.store.support import die, start_worker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +65,34 @@ async def test_a_signal_ends_it_although_a_client_stays(
     assert process.returncode == 0
     assert out == b""
     assert err.decode().endswith("INFO stopped\n")
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["never used", "used"])
+@asynchronous
+async def test_the_sidecar_says_once_that_no_worker_has_come(tmp_path: Path, used: bool) -> None:
+    die(start_worker(tmp_path, service="uv"))
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *("serve", "--port", "0", "--service", "uv" if used else "oops"),
+        *("--directory", str(tmp_path)),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    try:
+        line = (await asyncio.wait_for(process.stderr.readline(), 20)).decode()
+        url = re.search(r"serves (http://127\.0\.0\.1:\d+/metrics) for", line)
+        assert url is not None, line
+        async with httpx.AsyncClient(trust_env=False) as http:
+            for path in ("/metrics", "/connections", "/"):  # and its own looks
+                assert (await http.get(url[1].replace("/metrics", path))).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        rest = (await asyncio.wait_for(process.communicate(), 5))[1].decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    said = f"WARNING no worker has used the service 'oops' in {tmp_path}; there are: uv\n"
+    assert rest.count("no worker has used") == rest.count(said) == (not used)
 
 
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import pytest
 
-from ws_lifecycle_metrics import Config, LifecycleMiddleware
+from tests.exporter.traffic import asynchronous
+from tests.store.support import die, start_worker
+from ws_lifecycle_metrics import Config
 from ws_lifecycle_metrics.config import ExporterConfig
-from ws_lifecycle_metrics.conformance import doctor
+from ws_lifecycle_metrics.conformance import doctor, running
 from ws_lifecycle_metrics.conformance.process import free_port
+from ws_lifecycle_metrics.exporter.server import Exporter
+from ws_lifecycle_metrics.store import layout as at
 
 
-def examined(tmp_path, **options):
-    config = Config(service="test", directory=str(tmp_path))
-    exporter = ExporterConfig(service="test", directory=str(tmp_path), port=free_port(), **options)
+def examined(tmp_path, service="test", **options):
+    config = Config(service=service, directory=str(tmp_path))
+    given = {"port": free_port(), **options}
+    exporter = ExporterConfig(service=service, directory=str(tmp_path), **given)
     return {finding.subject: finding for finding in doctor.examine(config, exporter)}
 
 
 @pytest.fixture(autouse=True)
 def _no_processes(monkeypatch):
-    monkeypatch.setattr(doctor, "_serving_processes", lambda: iter(()))
+    monkeypatch.setattr(doctor, "serving_processes", lambda: iter(()))
 
 
 def test_a_fresh_place_is_fine(tmp_path):
@@ -33,6 +42,18 @@ def test_a_fresh_place_is_fine(tmp_path):
     assert doctor.exit_code(list(found.values())) == 0
 
 
+def test_a_service_that_no_worker_has_used_is_told_with_those_that_there_are(tmp_path):
+    early = examined(tmp_path, "nope")["service"]
+    worker = start_worker(tmp_path, service="uv")
+    found = examined(tmp_path, "nope")
+    own = examined(tmp_path, "uv")["service"]
+    worker.close()
+    assert (early.level, own.level) == ("note", "ok")
+    assert found["service"].level == "warning"
+    assert found["service"].text.endswith("; there are: uv")
+    assert not (tmp_path / "nope").exists()
+
+
 def test_a_directory_that_others_can_write_is_an_error(tmp_path):
     (tmp_path / "test").mkdir(mode=0o777)
     (tmp_path / "test").chmod(0o777)
@@ -43,18 +64,101 @@ def test_a_directory_that_others_can_write_is_an_error(tmp_path):
 
 
 def test_segments_alive_and_dead_are_counted(tmp_path):
-    import asyncio
-
-    async def app(scope, receive, send):
-        await asyncio.sleep(0)
-
-    config = Config(service="test", directory=str(tmp_path))
-    scope = {"type": "websocket", "asgi": {}, "path": "/", "headers": []}
-    middleware = LifecycleMiddleware(app, config=config)
-    asyncio.run(middleware(scope, None, None))
-    (tmp_path / "test" / "left-behind.segment").write_bytes(b"")
+    living = start_worker(tmp_path, service="test")
+    die(start_worker(tmp_path, service="test"))
     found = examined(tmp_path)
     assert found["segments"].text == "1 alive, 1 dead"
+    assert "folds them" in found["segments"].advice
+    assert not {"outdated segments", "damaged segments"} & set(found)
+    living.close()
+
+
+def outdate(worker):
+    worker.segment.header[at.FINGERPRINT_AT] += 1
+    return worker
+
+
+def test_segments_of_another_version_are_not_dead_ones(tmp_path):
+    for _ in range(3):
+        die(outdate(start_worker(tmp_path, service="test")))
+    place = tmp_path / "test"
+    (place / segments_of(place)[0]).rename(place / "1-it's $HOME.segment")
+    (place / "1-it's $HOME.stacks").touch()
+    living = start_worker(tmp_path, service="test")
+    found = examined(tmp_path)
+    assert found["segments"].text == "1 alive, 0 dead"
+    assert found["segments"].advice == ""
+    left = found["outdated segments"]
+    assert left.level == "note"
+    assert left.text.startswith("3 of another version, whose workers have ended")
+    assert "when they are a day old" in left.advice
+    command = left.advice.partition("now: ")[2]
+    subprocess.run(["/bin/sh", "-c", command], check=True, timeout=20)
+    assert segments_of(place) == [living.segment.name]
+    assert not (place / "1-it's $HOME.stacks").exists()
+    living.close()
+
+
+def test_running_workers_of_another_version_are_named_as_such(tmp_path):
+    worker = outdate(start_worker(tmp_path, service="test"))
+    found = examined(tmp_path)["outdated segments"]
+    assert found.level == "warning"
+    assert found.text.startswith("1 of another version, whose workers run")
+    die(worker)
+
+
+def test_damaged_segments_are_not_dead_ones(tmp_path):
+    die(start_worker(tmp_path, service="test"))
+    (tmp_path / "test" / "left-behind.segment").write_bytes(b"")
+    (tmp_path / "test" / "link.segment").symlink_to("/etc/passwd")
+    found = examined(tmp_path)
+    assert found["segments"].text == "0 alive, 1 dead"
+    assert found["damaged segments"].text.startswith("2 cannot be trusted or read, such as left-")
+
+
+def segments_of(place):
+    return sorted(path.name for path in place.glob("*.segment"))
+
+
+@asynchronous
+async def test_a_sidecar_of_another_service_is_not_taken_for_ours(tmp_path):
+    exporter = Exporter(ExporterConfig(service="uv", directory=str(tmp_path), port=0))
+    _, port = await exporter.start()
+    try:
+        own = await asyncio.to_thread(examined, tmp_path, "uv", port=port)
+        other = await asyncio.to_thread(examined, tmp_path, "oops", port=port)
+    finally:
+        await exporter.aclose()
+    address = f"127.0.0.1:{port}"
+    assert (own["exporter"].level, own["exporter"].text) == ("ok", f"{address} answers for 'uv'")
+    assert other["exporter"].level == "warning"
+    assert other["exporter"].text == f"{address} serves 'uv', not 'oops'"
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n<h1>\x1b[31mhello</h1>", "does not say which service"),
+        (b'HTTP/1.1 200 OK\r\n\r\n{"service": 5}', "does not say which service"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 4000, "does not say which service"),
+        (b"", "does not say which service"),
+        (b"SSH-2.0-x\r\n", "does not speak HTTP"),
+    ],
+    ids=["a page", "another object", "deep", "nothing more", "no HTTP"],
+)
+@asynchronous
+async def test_what_is_no_sidecar_is_not_taken_for_one(tmp_path, answer, text):
+    async def serve(reader, writer):
+        asked = await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer if answer or b"/connections" in asked else b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        found = (await asyncio.to_thread(examined, tmp_path, port=port))["exporter"]
+    assert found.level == "warning"
+    assert text in found.text
 
 
 def test_an_old_version_is_an_error_and_a_fault_without_a_fix_a_note(tmp_path, monkeypatch):
@@ -77,14 +181,54 @@ def test_an_old_version_is_an_error_and_a_fault_without_a_fix_a_note(tmp_path, m
     ids=["no respawn", "shared port", "no timeout"],
 )
 def test_settings_that_defeat_detection_are_named(command, word, monkeypatch):
-    monkeypatch.setattr(doctor, "_serving_processes", lambda: iter([("server (1)", command)]))
+    monkeypatch.setattr(doctor, "serving_processes", lambda: iter([("server (1)", command)]))
     assert [finding.level for finding in doctor._settings() if word in finding.text] == ["warning"]
+
+
+SERVER = """\
+import os, sys
+if len(sys.argv) < 3:  # as a server does that starts its workers anew
+    os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, *sys.argv, "worker"])
+elif os.fork():  # as one does that forks
+    print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_server_and_its_workers_are_one_server(tmp_path):
+    script = tmp_path / "granian"
+    script.write_text(SERVER)
+    with running_server(script) as one, running_server(script) as another:
+        names = [name for name, command in running.serving_processes() if "--mine" in command]
+    assert sorted(names) == sorted(f"granian ({server.pid})" for server in (one, another))
+
+
+@contextmanager
+def running_server(script):
+    """Run a server with two processes below it, until its input is closed."""
+    command = [sys.executable, str(script), "--mine"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as server:
+        server.stdout.readline()
+        yield server
+        server.stdin.close()
 
 
 def test_safe_settings_are_silent(monkeypatch):
     command = ["granian", "--respawn-failed-workers", "app:app"]
-    monkeypatch.setattr(doctor, "_serving_processes", lambda: iter([("granian (1)", command)]))
+    monkeypatch.setattr(doctor, "serving_processes", lambda: iter([("granian (1)", command)]))
     assert list(doctor._settings()) == []
+
+
+def test_a_variable_that_sets_nothing_is_named_with_the_nearest(tmp_path, monkeypatch):
+    for name in ("POLCY", "POLICY", "RECYCLE_STUCK", "SERVICE", "DIRECTORY"):
+        monkeypatch.setenv(f"WS_LIFECYCLE_{name}", "")
+    monkeypatch.setenv("WS_LIFECYLCE_POLICY", "not ours")
+    found = examined(tmp_path)["environment"]
+    assert (found.level, found.text) == ("warning", "WS_LIFECYCLE_POLCY sets nothing")
+    assert found.advice == "did you mean WS_LIFECYCLE_POLICY?"
+    monkeypatch.delenv("WS_LIFECYCLE_POLCY")
+    assert "environment" not in examined(tmp_path)
 
 
 def test_a_check_that_fails_is_a_finding(tmp_path, monkeypatch):

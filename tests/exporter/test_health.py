@@ -16,7 +16,7 @@ from ws_lifecycle_metrics.config import ExporterConfig
 from ws_lifecycle_metrics.exporter.health import service_health, worker_health, workers_object
 from ws_lifecycle_metrics.exporter.live import Live
 from ws_lifecycle_metrics.exporter.notify import notify
-from ws_lifecycle_metrics.exporter.pages import _filtered
+from ws_lifecycle_metrics.exporter.pages import _filtered, _parsed
 from ws_lifecycle_metrics.exporter.spy import Spy
 from ws_lifecycle_metrics.exporter.watch import Watch
 from ws_lifecycle_metrics.store import layout as at
@@ -91,7 +91,8 @@ def test_connections_are_filtered(query, expected):
         found(3, route="/b", state="closing", stuck="closing"),
     ]
     snapshot = Snapshot(0, 0.0, [], {}, False, 0)
-    assert {c.violations for c in _filtered(Ranked(snapshot, connections), query)} == expected
+    _, filters = _parsed(query)
+    assert {c.violations for c in _filtered(Ranked(snapshot, connections), filters)} == expected
 
 
 @pytest.mark.parametrize("abstract", [False, True])

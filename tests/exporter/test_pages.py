@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.exporter.traffic import asynchronous, dialled, open_connections
+from ws_lifecycle_metrics.exporter import pages
 from ws_lifecycle_metrics.exporter.index import LINKS
 from ws_lifecycle_metrics.store.snapshot import Source
 
@@ -151,6 +152,49 @@ async def test_a_bad_query_is_named(serving: Serving, query: str) -> None:
         answer = await http.get(f"/connections?{query}")
     assert answer.status_code == 400
     assert answer.text.startswith(query.partition("=")[0])
+    assert "accepted is a whole number from 0 to 1" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("bogus=1", "'bogus': accepted are http_route, state, stuck, worker, limit, offset"),
+        ("route=/", "'route': accepted are http_route"),
+        ("=", "'': accepted are"),
+        ("%1b%5b31m=", r"'\x1b[31m': accepted are"),
+        ("state=zzz", "state='zzz': accepted are orphaned, closing, connecting, open\n"),
+        ("state=", "state='': accepted are orphaned"),
+        ("state=open&state=%0a", r"state='\n': accepted are orphaned"),
+        ("stuck=bogus", "stuck='bogus': accepted are any, "),
+        ("stuck=bogus&limit=0", "stuck='bogus'"),
+        ("&".join(["state=open"] * 11), "Max number of fields exceeded"),
+    ],
+)
+@asynchronous
+async def test_what_cannot_be_asked_for_is_told_with_what_can(
+    serving: Serving, query: str, said: str
+) -> None:
+    async with serving() as (_, http):
+        answer = await http.get(f"/connections?{query}")
+    assert answer.status_code == 400
+    assert answer.text.startswith(said)
+
+
+@asynchronous
+async def test_whatever_can_be_asked_for_is_answered(serving: Serving, tmp_path: Path) -> None:
+    async with serving() as (_, http), open_connections(tmp_path, "/a", "/hangs!"):
+        for name, values in pages.VALUES.items():
+            for value in values:
+                answer = await http.get("/connections", params={name: value})
+                assert answer.status_code == 200, value
+        shown = (await http.get("/connections")).json()["connections"]
+        for wanted in shown:
+            query = {name: wanted[key] for name, key in pages.FILTERS.items() if wanted[key]}
+            found = (await http.get("/connections", params=query)).json()["connections"]
+            assert [c["id"] for c in found] == [wanted["id"]]
+        for query in ("http_route=/new", "worker=99"):  # more may come
+            answer = await http.get(f"/connections?{query}")
+            assert (answer.status_code, answer.json()["total"]) == (200, 0)
 
 
 class _Tags(HTMLParser):

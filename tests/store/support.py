@@ -30,8 +30,8 @@ OPEN_STATE = OPEN.code + 1
 Series = dict[tuple[str, tuple[str, ...]], float]
 
 
-def config(base: Path, **options: object) -> Config:
-    return Config(service=SERVICE, directory=str(base), **options)
+def config(base: Path, service: str = SERVICE, **options: object) -> Config:
+    return Config(service=service, directory=str(base), **options)
 
 
 def place(base: Path) -> Path:
@@ -44,7 +44,8 @@ def segments(base: Path) -> list[Path]:
 
 def start_worker(base: Path, **options: object) -> Worker:
     """Start a worker that no thread owns, so that a test can have several."""
-    worker = Worker(config(base, **options), Directory(place(base), create=True))
+    made = config(base, **options)
+    worker = Worker(made, Directory(service_path(made.directory, made.service), create=True))
     worker.segment.publish()
     return worker
 

@@ -419,3 +419,27 @@ def test_segments_of_another_version_are_removed_when_they_are_old(tmp_path, cap
     assert sum("1-old.segment is removed" in line for line in caplog.messages) == 1
     fold(tmp_path)  # as each worker does that starts or ends
     assert [path.exists() for path in (living, young)] == [False, True]
+
+
+def test_files_with_one_fault_are_one_line(tmp_path, caplog):
+    for name in ("1-a", "2-b", "3-c"):
+        other_version(tmp_path, name, 0)
+    (place(tmp_path) / "4-d.segment").write_bytes(b"")
+    source = Source(config(tmp_path))
+    for _ in range(2):
+        assert len(source.take().skipped) == 4
+    assert caplog.messages == [
+        "1-a.segment and 2 more are skipped: written by another version",
+        "4-d.segment is skipped: shorter than it says",
+    ]
+    other_version(tmp_path, "5-e", 0)
+    source.take()
+    assert caplog.messages[2:] == ["5-e.segment is skipped: written by another version"]
+
+
+def test_outdated_segments_that_go_together_are_one_line(tmp_path, caplog):
+    for name in ("1-a", "2-b", "3-c"):
+        other_version(tmp_path, name, outdated.KEPT_SECONDS + 60)
+    Source(config(tmp_path)).take()
+    (line,) = (message for message in caplog.messages if "removed" in message)
+    assert line.startswith("1-a.segment and 2 more are removed: workers of another version left")

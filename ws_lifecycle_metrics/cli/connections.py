@@ -45,6 +45,12 @@ def connections(as_json: bool, limit: int, **given: str | None) -> None:
         click.echo(json.dumps(connections_object(config.service, snapshot, found, limit), indent=2))
     else:
         _print_all(config.service, snapshot, found, limit)
+    if not snapshot.workers:
+        from ..store.services import never_used
+
+        # Beside the output, which may be read by a program.
+        if unused := never_used(config):
+            click.echo(unused.text, err=True)
 
 
 def _take(config: Config) -> Snapshot:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..config import ConfigError, ExporterConfig
+from ..config import Config, ConfigError, ExporterConfig
 from .options import Refused, config_options, configured
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ async def _serve(config: ExporterConfig) -> None:
     try:
         host, port = await exporter.start()
         _announce(config, host, port)
+        await asyncio.to_thread(_warn_of_unused, config)
         if pusher is not None:
             pusher.start()
         await stop.wait()
@@ -97,6 +98,14 @@ def _announce(config: ExporterConfig, host: str, port: int) -> None:
     )
     if not ip_address(host.partition("%")[0]).is_loopback:
         logger.warning("other machines can reach it: there is neither encryption nor a password")
+
+
+def _warn_of_unused(config: ExporterConfig) -> None:
+    """Say once that no worker has come so far: the name may be wrong, or it is early."""
+    from ..store.services import never_used
+
+    if unused := never_used(Config(service=config.service, directory=config.directory)):
+        logger.warning("%s", unused.text)
 
 
 def _address(host: str, port: int) -> str:

@@ -11,11 +11,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
+from shlex import quote
 
 from ..advisories import advisories_for
 from ..config import Config, ExporterConfig, environment_name
-from ..store.directory import Directory, DirectoryError, service_path, try_lock
+from ..store.directory import SEGMENT_SUFFIX, Directory, DirectoryError, service_path
+from ..store.services import never_used
+from .environment import unknown_variables
+from .running import serving_processes
+from .segments import look_at_segments
 
 LEAST_SHARED_MEMORY = 16 << 20
 """Bytes; a container has 64 MiB unless told otherwise, and a worker takes about 1 MiB."""
@@ -43,12 +49,14 @@ def examine(config: Config, exporter: ExporterConfig) -> list[Finding]:
     checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("python", _python),
         ("versions", _versions),
+        ("service", lambda: _service(config)),
         ("directory", lambda: _directory(config)),
         ("shared memory", lambda: _shared_memory(config)),
         ("segments", lambda: _segments(config)),
         ("exporter", lambda: _exporter(exporter)),
         ("clock", _clock),
         ("settings", _settings),
+        ("environment", _environment),
     )
     found: list[Finding] = []
     for subject, look in checks:
@@ -86,10 +94,20 @@ def _versions() -> Iterator[Finding]:
             yield Finding(package, level, text, advisory.advice, advisory.source)
 
 
+def _service(config: Config) -> Iterator[Finding]:
+    """Tell an unknown name from an idle service; where nobody has run, it may only be early."""
+    unused = never_used(config)
+    if unused is None:
+        yield Finding("service", "ok", config.service)
+    else:
+        advice = f"is it the name that the workers have? --service or {environment_name('service')}"
+        yield Finding("service", "warning" if unused.others else "note", unused.text, advice)
+
+
 def _directory(config: Config) -> Iterator[Finding]:
     path = service_path(config.directory, config.service)
     if not path.exists():
-        yield Finding("directory", "note", f"{path} is not there yet: no worker has run")
+        yield Finding("directory", "note", f"{path} is not there yet")
         return
     try:
         with Directory(path):
@@ -111,48 +129,85 @@ def _shared_memory(config: Config) -> Iterator[Finding]:
 
 
 def _segments(config: Config) -> Iterator[Finding]:
-    """Count segments by their locks: nothing is folded or changed here."""
     try:
-        directory = Directory(service_path(config.directory, config.service))
+        with Directory(service_path(config.directory, config.service)) as directory:
+            found = look_at_segments(directory)
     except DirectoryError:
         return  # said above
-    with directory:
-        alive = [_is_alive(directory, name) for name in directory.segments()]
-    dead = alive.count(False)
-    text = f"{alive.count(True)} alive, {dead} dead"
+    text = f"{found.alive} alive, {found.dead} dead"
     advice = "a sidecar folds them into the archive; is `ws-lifecycle-metrics serve` running?"
-    yield Finding("segments", "note" if dead else "ok", text, advice if dead else "")
+    yield Finding("segments", "note" if found.dead else "ok", text, advice if found.dead else "")
+    if found.left:
+        text = f"{len(found.left)} of another version, whose workers have ended, are not shown"
+        advice = "a sidecar or a new worker removes them when they are a day old; now: "
+        removal = _removal(directory.path, found.left)
+        yield Finding("outdated segments", "note", text, advice + removal)
+    if found.running:
+        text = f"{found.running} of another version, whose workers run, are not shown"
+        advice = "run one version of ws-lifecycle-metrics in the workers and beside them"
+        yield Finding("outdated segments", "warning", text, advice)
+    for name, why in islice(found.damaged.items(), 1):
+        text = f"{len(found.damaged)} cannot be trusted or read, such as {name}: {why}"
+        advice = f"they are left out, and nobody removes them from {directory.path}"
+        yield Finding("damaged segments", "warning", text, advice)
 
 
-def _is_alive(directory: Directory, name: str) -> bool | None:
-    try:
-        fd = directory.open(name, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        free = try_lock(fd, exclusive=False)
-        return None if free is None else not free
-    finally:
-        os.close(fd)
+def _removal(path: Path, names: list[str]) -> str:
+    """Return the shell's command that removes segments and what lies beside them."""
+    stems = (name.removesuffix(SEGMENT_SUFFIX) for name in names if name.isprintable())
+    return f"cd {quote(str(path))} && rm -f -- {' '.join(f'{quote(stem)}.*' for stem in stems)}"
 
 
 def _exporter(config: ExporterConfig) -> Iterator[Finding]:
     address = f"{config.host}:{config.port}"
-    connection = http.client.HTTPConnection(config.host, config.port, timeout=3)
     try:
-        connection.request("GET", "/healthz")
-        answer = connection.getresponse()
-        body = answer.read(4096).decode(errors="replace")
+        status, body = _get(config, "/healthz")
     except OSError:
         advice = "start it beside the workers: ws-lifecycle-metrics serve"
         yield Finding("exporter", "note", f"nothing answers on {address}", advice)
         return
+    except http.client.HTTPException:
+        yield Finding("exporter", "warning", f"{address} is no sidecar: it does not speak HTTP")
+        return
+    described = _described(config)
+    served = _served(described)
+    if served not in (None, config.service):
+        text = f"{address} serves {served!r}, not {config.service!r}"
+        advice = "give the workers, the sidecar and this command the same --service"
+        yield Finding("exporter", "warning", text, advice)
+    if status != 200:
+        yield Finding("exporter", "warning", f"{address} answers {status}: {body[:100]!r}")
+    elif served == config.service:
+        yield Finding("exporter", "ok", f"{address} answers for {served!r}")
+    elif served is None:
+        text = f"{address} does not say which service it serves: {described[:100]!r}"
+        yield Finding("exporter", "warning", text, "is it a sidecar of this package?")
+
+
+def _described(config: ExporterConfig) -> str:
+    try:
+        return _get(config, "/connections?limit=0")[1]
+    except (OSError, http.client.HTTPException):
+        return ""  # it answers, hence it is something else, or slow
+
+
+def _get(config: ExporterConfig, path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(config.host, config.port, timeout=3)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read(4096).decode(errors="replace")
     finally:
         connection.close()
-    if answer.status == 200:
-        yield Finding("exporter", "ok", f"{address} answers")
-    else:
-        yield Finding("exporter", "warning", f"{address} answers {answer.status}: {body[:100]!r}")
+
+
+def _served(described: str) -> str | None:
+    """Return the service that a sidecar's list of connections is of; None: it does not say."""
+    try:
+        served = json.loads(described)["service"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return served[:64] if isinstance(served, str) else None
 
 
 def _clock() -> Iterator[Finding]:
@@ -170,7 +225,7 @@ def _clock() -> Iterator[Finding]:
 
 def _settings() -> Iterator[Finding]:
     """Name what keeps a hung or dead worker from being noticed."""
-    for name, command in _serving_processes():
+    for name, command in serving_processes():
         for blind, why, advice in _BLIND:
             if blind(command):
                 yield Finding("settings", "warning", f"{name}: {why}", advice)
@@ -178,6 +233,13 @@ def _settings() -> Iterator[Finding]:
     if policy == "strict":
         text = f"{environment_name('policy')}=strict raises into the application"
         yield Finding("settings", "warning", text, "use observe or shield in production")
+
+
+def _environment() -> Iterator[Finding]:
+    """Name the variables that nobody reads, though they look as if."""
+    for name, near in unknown_variables(os.environ).items():
+        advice = f"did you mean {near}?" if near else "docs/configuration.md has all names"
+        yield Finding("environment", "warning", f"{name} sets nothing", advice)
 
 
 def _has(*words: str) -> Callable[[list[str]], bool]:
@@ -209,24 +271,6 @@ _BLIND: tuple[tuple[Callable[[list[str]], bool], str, str], ...] = (
         "give gunicorn a --timeout",
     ),
 )
-
-
-def _serving_processes() -> Iterator[tuple[str, list[str]]]:
-    """Yield this user's running servers, by name and pid, with their arguments' base names."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if folder.stat().st_uid != os.geteuid():
-                continue
-            words = folder.joinpath("cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue  # it ended while it was looked at
-        command = [word.rpartition("/")[2] for word in words if word]
-        name = next((word for word in command[:4] if word in _SERVERS), None)
-        if name is not None and command[0].startswith(("python", name)):
-            yield f"{name} ({folder.name})", command
-
-
-_SERVERS = frozenset({"granian", "uvicorn", "hypercorn", "daphne", "gunicorn"})
 
 
 def as_json(findings: list[Finding]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import parse_qs
 
+from ..catalog import STUCK_REASONS
 from ..config import ExporterConfig
-from ..store.connections import Ranked
+from ..labels import MAX_LENGTH
+from ..store.connections import STATES, Ranked
 from ..store.snapshot import package_version
 from .client import Answer, Request, refusal
 from .health import service_health, worker_health, workers_object
@@ -19,6 +21,10 @@ METHODS = ("GET", "HEAD")
 MOST_CONNECTIONS = 1000
 WORKER = "/healthz/"
 FILTERS = {"http_route": "route", "state": "state", "stuck": "stuck", "worker": "worker"}
+NUMBERS = {"limit": (100, MOST_CONNECTIONS), "offset": (0, 10**9)}
+"""Default and most of each."""
+VALUES = {"state": STATES, "stuck": ("any", *STUCK_REASONS, "")}
+"""What a filter accepts, nothing for those that are not stuck; the others accept anything."""
 
 
 class Pages:
@@ -64,13 +70,12 @@ class Pages:
 
     async def _connections(self, _request: Request, query: str) -> Answer:
         try:
-            limit = _number(query, "limit", 100, MOST_CONNECTIONS)
-            offset = _number(query, "offset", 0, 10**9)
+            numbers, filters = _parsed(query)
         except ValueError as error:
             return refusal(400, str(error))
         snapshot, connections = await self._live.connections()
-        connections = _filtered(connections, query)
-        found = connections_object(self._service, snapshot, connections, limit, offset)
+        connections = _filtered(connections, filters)
+        found = connections_object(self._service, snapshot, connections, **numbers)
         return Answer(200, f"{json.dumps(found)}\n".encode(), "application/json")
 
     async def _workers(self, _request: Request, _query: str) -> Answer:
@@ -92,10 +97,29 @@ class Pages:
         return Answer(200, b"ok\n")
 
 
-def _filtered(connections: Ranked, query: str) -> Ranked:
-    """Keep what all filters of the query agree with; `stuck=any` are all stuck ones."""
+def _parsed(query: str) -> tuple[dict[str, int], dict[str, str]]:
+    """Return the numbers and the filters of a query; raises `ValueError`, naming what is wrong."""
     given = parse_qs(query, keep_blank_values=True, max_num_fields=10)
-    wanted = {FILTERS[name]: given[name][-1] for name in FILTERS if name in given}
+    for name in given:
+        if name not in NUMBERS and name not in FILTERS:
+            raise ValueError(
+                f"{name[:MAX_LENGTH]!r}: accepted are {', '.join((*FILTERS, *NUMBERS))}"
+            )
+    texts = {name: values[-1] for name, values in given.items()}
+    for name, values in VALUES.items():
+        if name in texts and texts[name] not in values:
+            accepted = ", ".join(value or "nothing" for value in values)
+            raise ValueError(f"{name}={texts[name][:MAX_LENGTH]!r}: accepted are {accepted}")
+    numbers = {
+        name: _number(name, texts[name], most) if name in texts else default
+        for name, (default, most) in NUMBERS.items()
+    }
+    return numbers, {name: texts[name] for name in FILTERS if name in texts}
+
+
+def _filtered(connections: Ranked, filters: Mapping[str, str]) -> Ranked:
+    """Keep what all filters agree with; `stuck=any` are all stuck ones."""
+    wanted = {FILTERS[name]: text for name, text in filters.items()}
     stuck = wanted.pop("stuck", None)
     if stuck is not None:
         connections = connections.keep(
@@ -104,8 +128,8 @@ def _filtered(connections: Ranked, query: str) -> Ranked:
     return connections.keep(lambda c: all(getattr(c, name) == wanted[name] for name in wanted))
 
 
-def _number(query: str, name: str, default: int, most: int) -> int:
-    text = parse_qs(query, keep_blank_values=True, max_num_fields=10).get(name, [str(default)])[-1]
+def _number(name: str, text: str, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= most):
-        raise ValueError(f"{name}: accepted is a whole number from 0 to {most}")
+        accepted = f"accepted is a whole number from 0 to {most}"
+        raise ValueError(f"{name}={text[:MAX_LENGTH]!r}: {accepted}")
     return int(text)

@@ -54,6 +54,11 @@ class Archive:
     since: int = 0
 
 
+def exists(directory: Directory) -> bool:
+    """Whether the segment of any worker was ever folded here."""
+    return NAME in os.listdir(directory.fd)
+
+
 def load(directory: Directory) -> Archive:
     """Return the archive, an empty one where there is none; raises `BadSegment`."""
     try:

@@ -90,7 +90,9 @@ class Ranked:
         return [_connection(self._snapshot, found) for found in self._found[offset:end]]
 
 
-_ORDER = {"orphaned": 0, "closing": 1, "connecting": 2, "open": 3}
+STATES = ("orphaned", "closing", "connecting", "open")
+"""What `Connection.state` can be, worst first."""
+_ORDER = {state: place for place, state in enumerate(STATES)}
 
 
 def rank(snapshot: Snapshot) -> Ranked:

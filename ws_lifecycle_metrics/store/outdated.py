@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
-from ..labels import safe_label
+from ..labels import first_is
 from .directory import Directory, try_lock
 
 KEPT_SECONDS = 24 * 3600
@@ -18,15 +18,18 @@ logger = logging.getLogger("ws_lifecycle_metrics")
 
 
 def remove(directory: Directory, names: Iterable[str]) -> None:
-    """Remove those segments whose workers are gone, once they are old, each with a line."""
+    """Remove those segments whose workers are gone, once they are old, and log it in one line."""
+    removed: list[str] = []
     for name in names:
         with suppress(OSError):
             if _is_left(directory, name):
                 directory.remove(name)
-                logger.warning(
-                    "%s is removed: a worker of another version left it more than a day ago",
-                    safe_label(name),
-                )
+                removed.append(name)
+    if removed:
+        logger.warning(
+            "%s removed: workers of another version left them more than a day ago",
+            first_is(removed),
+        )
 
 
 def _is_left(directory: Directory, name: str) -> bool:

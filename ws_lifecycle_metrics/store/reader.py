@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..labels import safe_label
+from ..labels import first_is, safe_label
 from . import layout as at
 from .directory import OUT_OF_MEANS, Directory, try_lock
 from .layout import OPERATION_BLOCK_WORDS, ROUTE_BLOCK_WORDS, WORKER_BLOCK_WORDS, BlockKind
@@ -130,7 +130,7 @@ def _take_block(
 
 
 class Reader:
-    """Reads all segments of a directory; names a bad file once in the log.
+    """Reads all segments of a directory; logs a bad file once, with others of a kind in one line.
 
     `skipped` are the bad files of the latest reading, each with what is wrong; `outdated` those
     among them that another version wrote.
@@ -155,25 +155,48 @@ class Reader:
             except FileNotFoundError:
                 continue  # folded meanwhile
             except BadSegment as error:
-                self.skip(name, str(error))
+                self.skipped[name] = str(error)
                 if isinstance(error, OtherVersion):
                     self.outdated.append(name)
             except OSError as error:
                 if error.errno in OUT_OF_MEANS:
                     raise
-                self.skip(name, str(error.strerror))
+                self.skipped[name] = str(error.strerror)
+        self._log_skipped(self.skipped)
         return found
 
     def skip(self, name: str, why: str) -> None:
         """Note that a file is left out, and log it if that is news."""
         self.skipped[name] = why
-        self.warn(name, f"is skipped: {why}")
+        self._log_skipped({name: why})
 
     def warn(self, what: str, why: str) -> None:
         """Log what is wrong with something, if that is news."""
-        if self._named.get(what) != why:
-            self._named[what] = why
+        if self._is_news(what, why):
             logger.warning("%s %s", safe_label(what), why)
+
+    def _log_skipped(self, skipped: Mapping[str, str]) -> None:
+        """Log a line for each reason that is news, however many files it is of."""
+        news: dict[str, list[str]] = {}
+        for name, why in skipped.items():
+            if self._is_news(name, why):
+                news.setdefault(why, []).append(name)
+        for why, names in news.items():
+            logger.warning("%s skipped: %s", first_is(names), why)
+
+    def _is_news(self, what: str, why: str) -> bool:
+        known = self._named.get(what) == why
+        self._named[what] = why
+        return not known
+
+
+def check(directory: Directory, name: str) -> None:
+    """Look at a segment's header alone; raises `BadSegment` for one that is not to be read."""
+    fd = directory.open(name, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        _used(fd, check_file(os.fstat(fd)))
+    finally:
+        os.close(fd)
 
 
 def _load(directory: Directory, name: str) -> Contents:
@@ -183,14 +206,18 @@ def _load(directory: Directory, name: str) -> Contents:
         size = check_file(os.fstat(fd))
         # Its worker holds an exclusive lock for as long as it lives, and SIGKILL drops it.
         alive = try_lock(fd, exclusive=False) is False
-        head = _copy(fd, at.HEADER_WORDS * at.WORD)
-        used = check_header(memoryview(head).cast("Q"), size // at.WORD)
+        used = _used(fd, size)
         data = _copy(fd, used * at.WORD)
     finally:
         os.close(fd)
     # The worker may have grown since: what was copied is as long as the first look said.
     memoryview(data).cast("Q")[at.USED] = used
     return decode(name, data, alive)
+
+
+def _used(fd: int, size: int) -> int:
+    head = _copy(fd, at.HEADER_WORDS * at.WORD)
+    return check_header(memoryview(head).cast("Q"), size // at.WORD)
 
 
 def _copy(fd: int, size: int) -> bytearray:

@@ -1,0 +1,44 @@
+"""The servers that this user runs just now, one a tree of processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+SERVERS = frozenset({"granian", "uvicorn", "hypercorn", "daphne", "gunicorn"})
+
+
+def serving_processes() -> Iterator[tuple[str, list[str]]]:
+    """Yield the servers, by name and pid, with their arguments' base names.
+
+    A server's workers have its arguments; they are the same server.
+    """
+    parents, servers = dict[int, int](), dict[int, tuple[str, list[str]]]()
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        try:
+            status = folder.joinpath("stat").read_text("latin-1")
+            # After the name, which may hold anything, in parentheses, and the state.
+            parents[pid] = int(status.rpartition(")")[2].split()[1])
+            if folder.stat().st_uid != os.geteuid():
+                continue
+            words = folder.joinpath("cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue  # it ended while it was looked at
+        command = [word.rpartition("/")[2] for word in words if word]
+        name = next((word for word in command[:4] if word in SERVERS), None)
+        if name is not None and command[0].startswith(("python", name)):
+            servers[pid] = name, command
+    for pid, (name, command) in sorted(servers.items()):
+        above = (servers[parent][0] for parent in _above(pid, parents) if parent in servers)
+        if name not in above:
+            yield f"{name} ({pid})", command
+
+
+def _above(pid: int, parents: dict[int, int]) -> Iterator[int]:
+    seen = {pid}
+    # Numbers are given anew, and the table was not read at one moment: it may hold a circle.
+    while (pid := parents.get(pid, 0)) and pid not in seen:
+        seen.add(pid)
+        yield pid
