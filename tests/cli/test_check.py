@@ -211,6 +211,32 @@ def test_every_form_is_valid() -> None:
     assert "100%25" in forms["github"]
 
 
+def test_what_could_not_run_is_told_to_people() -> None:
+    query = ("--subprotocol", "graphql-transport-ws", "--query", "{ nope }")
+    arguments = ("check", "tests.conformance.apps:graphql", *SERVER, *query)
+    result = run(*arguments, "--scenario", "gql-reset")
+    assert result.exit_code == 2
+    lines = result.stdout.splitlines()
+    why = "the operation was refused: Cannot query field 'nope' on type 'Query'"
+    assert lines[0].endswith("1 could not run")
+    assert lines[2].strip().startswith(f"could not run: {why}")
+    assert lines[-1] == "could not run on uvicorn-websockets-sansio (gql-reset)"
+
+
+def test_what_is_unclear_is_told_to_programs() -> None:
+    outcome = Outcome(server="granian", scenario="text", title="sends", unclear="no\x1b answer")
+    runs = (ServerRun(name="granian", version="1", results=(outcome,)),)
+    forms = {name: form(Report(target="", servers=runs)) for name, form in FORMATS.items()}
+    assert json.loads(forms["json"])["servers"][0]["results"][0]["unclear"] == "no\x1b answer"
+    suite = ET.fromstring(forms["junit"]).find("testsuite")
+    assert suite is not None
+    assert (suite.get("failures"), suite.get("errors")) == ("0", "1")
+    error = suite.find("testcase/error")
+    assert error is not None
+    assert error.get("message") == "no? answer"
+    assert forms["github"].startswith("::error title=granian::sends: could not run: no")
+
+
 def test_doctor_prints_and_returns(tmp_path: Path) -> None:
     place = ("--directory", str(tmp_path), "--service", "test", "--port", "1")
     result = run("doctor", *place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncGenerator
 
@@ -57,6 +58,25 @@ async def rejecting(scope, receive, send):
 async def silent(scope, receive, send):
     if scope["type"] == "websocket":
         await asyncio.sleep(60)
+
+
+async def refusing(scope, receive, send):
+    """Refuse every operation, with a message that is bad for a terminal."""
+    if scope["type"] != "websocket":
+        return
+    chosen = scope["subprotocols"][0]
+    error = {"message": "\x1b[2J\nno" + "x" * 1000}
+    answers = {
+        "graphql-transport-ws": {"type": "error", "payload": [error]},
+        "graphql-ws": {"type": "data", "payload": {"data": None, "errors": [error]}},
+    }
+    await receive()
+    await send({"type": "websocket.accept", "subprotocol": chosen})
+    await receive()
+    await send({"type": "websocket.send", "text": '{"type": "connection_ack"}'})
+    while (await receive())["type"] == "websocket.receive":
+        text = json.dumps({"id": "1", **answers[chosen]})
+        await send({"type": "websocket.send", "text": text})
 
 
 async def flooding(scope, receive, send):

@@ -91,8 +91,9 @@ def _servers(chosen: list[Chosen], options: dict[str, tuple[str, ...] | str]) ->
 def _application(
     target: str, chosen: list[Chosen], options: dict[str, tuple[str, ...] | str]
 ) -> list[ServerRun]:
-    from ..conformance.application import Approach, CannotRun, trials_for
+    from ..conformance.application import Approach, CannotRun
     from ..conformance.check import try_application
+    from ..conformance.trials import trials_for
 
     trials = trials_for(str(options["subprotocol"]), str(options["query"]))
     wanted = _known_ids(tuple(options["only"]), [trial.id for trial in trials])

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from .application import Approach, CannotRun, Trial
+from .application import Approach, CannotRun
 from .result import ServerRun
 from .run import Chosen, Progress, run_application, run_server
 from .script import Scenario
+from .trials import Trial
 
 AT_ONCE = 3
 """Servers that run side by side: most of the time is spent waiting for what never comes."""

@@ -15,17 +15,18 @@ from ..config import environment_name
 from .application import (
     Approach,
     CannotRun,
-    Trial,
     check_first,
     run_trial,
     shared_and_fresh,
 )
 from .journal import JOURNAL, TARGET, JournalReader
+from .operation import refusal
 from .play import Player
 from .process import StartError, start
 from .result import Result, ServerRun
 from .script import Scenario
 from .servers import ServerKind
+from .trials import Trial
 
 SERVED = "ws_lifecycle_metrics.conformance.served:app"
 Progress = Callable[[str, str], object]
@@ -144,8 +145,14 @@ def _try_all(
     chosen: Chosen, target: str, trials: Sequence[Trial], approach: Approach
 ) -> Iterator[Result]:
     shared, fresh = shared_and_fresh(trials)
+    refused: str | None = None
     with serving(chosen, target) as player:
         for trial in shared:
+            if trial.operation and refused is None:  # one for all: they run the same
+                refused = asyncio.run(refusal(player, approach, trial.operation))
+            if trial.operation and refused:
+                yield _unplayed(chosen, trial, refused)
+                continue
             result = asyncio.run(run_trial(player, trial, approach))
             if trial is shared[0]:
                 check_first(result, approach)
@@ -153,3 +160,7 @@ def _try_all(
     for trial in fresh:
         with serving(chosen, target) as player:
             yield asyncio.run(run_trial(player, trial, approach))
+
+
+def _unplayed(chosen: Chosen, trial: Trial, why: str) -> Result:
+    return Result(server=chosen.name, scenario=trial.id, title=trial.sentence, unclear=why)

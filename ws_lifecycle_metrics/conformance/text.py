@@ -23,9 +23,11 @@ def _summary(server: ServerRun) -> str:
         return f"skipped: {_safe(server.skipped)}"
     if server.failed and not server.results:
         return f"could not run: {_last_line(server.failed)}"
-    broken = [result for result in server.results if result.findings]
+    broken = sum(bool(result.findings) for result in server.results)
+    unclear = sum(bool(result.unclear) for result in server.results)
+    counts = ((broken, "with findings"), (unclear, "could not run"))
     done = f"{len(server.results)} scenarios in {server.seconds:g} s, "
-    done += f"{len(broken)} with findings" if broken else "clean"
+    done += ", ".join(f"{count} {what}" for count, what in counts if count) or "clean"
     return done + (f"; stopped: {_last_line(server.failed)}" if server.failed else "")
 
 
@@ -44,7 +46,7 @@ def _safe(text: str) -> str:
 def _result(result: Result, report: Report) -> Iterator[str]:
     yield f"  {result.scenario}: {result.title}: {result.verdict}"
     if result.unclear:
-        yield f"      could not be judged: {_safe(result.unclear)}"
+        yield f"      could not run: {_safe(result.unclear)}"
     shown = set()
     for line in folded(result.timeline):
         yield f"    {line.at:8.3f} {line.side:<6} {_safe(line.text)}"
@@ -88,8 +90,9 @@ _REPEATS = 8
 
 def _verdict(report: Report) -> str:
     if report.exit_code == 2:
-        failed = [s for s in report.servers if s.failed]
-        return "could not run" if not failed else f"could not run on {failed[0].name}"
+        failed = [s.name for s in report.servers if s.failed]
+        failed += [f"{r.server} ({r.scenario})" for r in report.results if r.unclear]
+        return f"could not run on {', '.join(failed)}" if failed else "could not run"
     found = [id for result in report.results for id in result.findings]
     if not found:
         return "clean"
