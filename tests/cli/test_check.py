@@ -7,18 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.servers.harness import eventually
 from ws_lifecycle_metrics.cli import cli
 from ws_lifecycle_metrics.conformance import choose, venvs
 from ws_lifecycle_metrics.conformance.formats import FORMATS
 from ws_lifecycle_metrics.conformance.result import Line, Report, ServerRun
 from ws_lifecycle_metrics.conformance.result import Result as Outcome
+from ws_lifecycle_metrics.conformance.run import Stopped, not_begun, run_server
+from ws_lifecycle_metrics.conformance.scenarios import SCENARIOS
 from ws_lifecycle_metrics.conformance.servers import BY_NAME, KINDS, ServerKind
 
 SERVER = ("--server", "uvicorn-websockets-sansio")
@@ -144,23 +146,78 @@ def test_a_version_of_its_own_is_installed_once(
     assert run(*arguments).exit_code == 0
 
 
-def test_a_signal_ends_it_with_no_process_left(tmp_path: Path) -> None:
-    env = {**os.environ, "TMPDIR": str(tmp_path)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ws_lifecycle_metrics", "check", *SERVER],
-        env=env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob("*/journal")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    started = _servers(tmp_path)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=40) != 0
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_the_results_so_far_and_no_process_left(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    target, folder = "tests.conformance.apps:echo", tmp_path / "servers"
+    folder.mkdir()
+    # A shell that runs the tests in the background has them ignore SIGINT.
+    code = "import signal as s; s.signal(s.SIGINT, s.default_int_handler); "
+    code += "from ws_lifecycle_metrics.cli import main; main()"
+    command = [sys.executable, "-c", code, "check", target, *SERVER]
+    with (tmp_path / "report").open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "--format", "json"],
+            env={**os.environ, "TMPDIR": str(folder)},
+            stdout=out,
+            stderr=subprocess.DEVNULL,
+        )
+    eventually(lambda: _journal_has(folder, "close-1001"), 30)
+    started = _servers(folder)
+    process.send_signal(number)
+    assert process.wait(timeout=40) == 130
     assert started
-    assert not _servers(tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert not _servers(folder)
+    assert not list(folder.iterdir())
+    report = json.loads((tmp_path / "report").read_text())
+    (server,) = report["servers"]
+    assert report["exit_code"] == 130
+    assert server["interrupted"]
+    assert [result["scenario"] for result in server["results"]][:2] == [
+        "open-and-close",
+        "close-at-once",
+    ]
+    assert len(server["results"]) < 20
+
+
+def test_a_server_that_an_interrupt_comes_before_is_marked() -> None:
+    def interrupt(_server: str, _scenario: str) -> None:
+        raise Stopped
+
+    one = choose.choose(["uvicorn-websockets-sansio"])[0][0]
+    half = run_server(one, [SCENARIOS["accept"], SCENARIOS["echo-text"]], interrupt)
+    whole = run_server(one, [SCENARIOS["accept"]], interrupt)
+    assert [result.scenario for result in half.results] == ["accept"]
+    assert not whole.interrupted  # nothing was left to do
+    interrupted = Report(target="", servers=(half, not_begun(one)))
+    assert interrupted.exit_code == 130
+    first, second, last = FORMATS["text"](interrupted).splitlines()
+    assert first.endswith("stopped: interrupted, the results are incomplete")
+    assert second.endswith("could not run: interrupted before it began")
+    assert last == "incomplete: interrupted"
+
+
+def test_progress_is_for_terminals() -> None:
+    command = [sys.executable, "-m", "ws_lifecycle_metrics", "check", *SERVER]
+    command += ["tests.conformance.apps:echo", "--scenario", "text", "--format", "json"]
+    ours, theirs = os.openpty()
+    env = {**os.environ, "TERM": "dumb", "COLUMNS": "100"}
+    on_terminal = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=theirs, env=env, check=True, timeout=60
+    )
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "uvicorn-websockets-sansio" in shown
+    assert "1/1" in shown
+    assert json.loads(on_terminal.stdout)["exit_code"] == 0
+    piped = subprocess.run(command, capture_output=True, env=env, check=True, timeout=60)
+    assert not piped.stderr
+
+
+def _journal_has(folder: Path, scenario: str) -> bool:
+    return any(scenario in place.read_text() for place in folder.glob("*/journal"))
 
 
 def _servers(folder: Path) -> list[str]:

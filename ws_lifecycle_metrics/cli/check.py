@@ -46,11 +46,15 @@ def check(target: str | None, form: str, output: str, **options: tuple[str, ...]
 
     With TARGET, a module:app, a scripted client tries that application on each server. Without
     it, a reference application plays every scenario, and the servers are judged. Exit code 0:
-    clean, 1: findings, 2: could not run.
+    clean, 1: findings, 2: could not run, 130: interrupted; the report has what was done by then.
     """
     from ..conformance.formats import FORMATS as WRITERS
 
-    report = _run(target or "", options)
+    try:
+        report = _run(target or "", options)
+    except KeyboardInterrupt:
+        click.echo("interrupted; nothing was judged", err=True)
+        sys.exit(130)
     _write(WRITERS[form](report), output)
     sys.exit(report.exit_code)
 

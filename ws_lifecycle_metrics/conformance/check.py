@@ -10,17 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .application import Approach, CannotRun
 from .result import ServerRun
-from .run import Chosen, Progress, run_application, run_server
+from .run import Chosen, Progress, Stopped, not_begun, run_application, run_server
 from .script import Scenario
 from .trials import Trial
 
 AT_ONCE = 3
 """Servers that run side by side: most of the time is spent waiting for what never comes."""
 IMPORT_SECONDS = 60
-
-
-class Stopped(Exception):  # noqa: N818  # the user's wish, not an error
-    """The user wants to end."""
 
 
 def run_servers(
@@ -51,7 +47,7 @@ def _side_by_side(
     run: Callable[[Chosen, Progress], ServerRun],
     progress: Progress | None,
 ) -> list[ServerRun]:
-    """Run servers at once; an interrupt ends each at its next scenario, with no process left."""
+    """Run servers at once; an interrupt ends each after its scenario, with no process left."""
     stopped = threading.Event()
 
     def tell(server: str, scenario: str) -> None:
@@ -64,10 +60,13 @@ def _side_by_side(
         futures = [pool.submit(run, one, tell) for one in chosen]
         try:
             return [future.result() for future in futures]
-        except BaseException:
+        except BaseException as error:
             stopped.set()
             pool.shutdown(cancel_futures=True)
-            raise
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            pairs = zip(chosen, futures, strict=True)
+            return [not_begun(one) if it.cancelled() else it.result() for one, it in pairs]
 
 
 def check_import(python: str, target: str) -> None:

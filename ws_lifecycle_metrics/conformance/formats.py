@@ -38,6 +38,7 @@ def _server_object(server: ServerRun) -> dict[str, Any]:
         "version": server.version,
         "skipped": server.skipped,
         "failed": server.failed,
+        "interrupted": server.interrupted,
         "seconds": server.seconds,
         "results": [_result_object(result) for result in server.results],
     }

@@ -89,6 +89,8 @@ _REPEATS = 8
 
 
 def _verdict(report: Report) -> str:
+    if report.interrupted:
+        return "incomplete: interrupted"
     if report.exit_code == 2:
         failed = [s.name for s in report.servers if s.failed]
         failed += [f"{r.server} ({r.scenario})" for r in report.results if r.unclear]
