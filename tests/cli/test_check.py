@@ -67,10 +67,17 @@ def test_servers_are_judged_without_a_target() -> None:
         (("tests.conformance.apps:time",), "it is not callable"),
         (("tests.conformance.apps:echo", "--header", "x"), "accepted is 'Name: value'"),
         (("--scenario", "acept"), "no scenario is called 'acept'; did you mean accept"),
+        (("--scenario", "zzz"), "no scenario is called 'zzz'; known are accept, "),
+        (("--scenario", "subprot"), "did you mean "),
         (("--ignore", "app.nope"), "no rule is called 'app.nope'"),
+        (("--ignore", "zzz"), "'zzz'; 'ws-lifecycle-metrics rules' lists those of the protocol"),
+        (("tests.conformance.apps:echo", "--path", "text/a"), "'text/a': a path begins with '/'"),
         (("--output", "/no/such/place", "--scenario", "accept"), "cannot write /no/such/place"),
     ],
-    ids=["module", "attribute", "callable", "header", "scenario", "rule", "output"],
+    ids=[
+        *("module", "attribute", "callable", "header", "scenario", "no-scenario", "part-scenario"),
+        *("rule", "no-rule", "path", "output"),
+    ],
 )
 def test_bad_input_is_one_line_and_two(arguments: tuple[str, ...], line: str) -> None:
     result = run("check", *arguments, *SERVER)
@@ -121,9 +128,10 @@ def test_a_version_that_does_not_exist_is_skipped_with_pips_reason(
     failed = subprocess.CompletedProcess([], 1, "", "noise\nERROR: No matching distribution\n")
     monkeypatch.setattr(venvs.subprocess, "run", lambda *a, **k: failed)
     monkeypatch.setattr(venvs, "_host_pip", lambda: ["pip"])
-    result = run("check", "--server", "daphne==99")
+    result = run("check", "--server", "uvicorn==99")
     assert result.exit_code == 2
-    assert "ERROR: No matching distribution" in result.stderr
+    assert result.stderr.count("ERROR: No matching distribution") == 1
+    assert "(uvicorn-websockets, uvicorn-websockets-sansio, uvicorn-wsproto: E" in result.stderr
     assert not list(tmp_path.rglob("pyvenv.cfg"))  # nothing half-made is kept
 
 
@@ -278,6 +286,13 @@ def test_what_could_not_run_is_told_to_people() -> None:
     assert lines[0].endswith("1 could not run")
     assert lines[2].strip().startswith(f"could not run: {why}")
     assert lines[-1] == "could not run on uvicorn-websockets-sansio (gql-reset)"
+
+
+def test_all_servers_that_could_not_run_are_named() -> None:
+    names = ("granian", "daphne", "hypercorn")
+    runs = tuple(ServerRun(name=name, version="1", failed="no answer") for name in names)
+    text = FORMATS["text"](Report(target="x", servers=runs))
+    assert text.splitlines()[-1] == "could not run on granian, daphne, hypercorn"
 
 
 def test_what_is_unclear_is_told_to_programs() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import Refused
+from .options import Refused, unknown
 
 if TYPE_CHECKING:
     from ..conformance.result import Report, ServerRun
@@ -69,11 +69,18 @@ def _run(target: str, options: dict[str, tuple[str, ...] | str]) -> Report:
     except UnknownServer as error:
         raise Refused(str(error)) from error
     if not chosen:
-        reasons = "; ".join(f"{s.name}: {s.skipped}" for s in skipped)
-        raise Refused(f"no server can be run ({reasons})")
+        raise Refused(f"no server can be run ({_reasons(skipped)})")
     runs = _application(target, chosen, options) if target else _servers(chosen, options)
     runs = [_without(run, ignored) for run in runs]
     return Report(target=target, servers=(*runs, *skipped), ignored=ignored)
+
+
+def _reasons(skipped: list[ServerRun]) -> str:
+    """Return why servers are skipped, each reason once."""
+    names: dict[str, list[str]] = {}
+    for server in skipped:
+        names.setdefault(server.skipped, []).append(server.name)
+    return "; ".join(f"{', '.join(those)}: {reason}" for reason, those in names.items())
 
 
 def _without(run: ServerRun, ignored: frozenset[str]) -> ServerRun:
@@ -102,8 +109,11 @@ def _application(
     trials = trials_for(str(options["subprotocol"]), str(options["query"]))
     wanted = _known_ids(tuple(options["only"]), [trial.id for trial in trials])
     trials = tuple(trial for trial in trials if trial.id in wanted)
+    path = str(options["path"])
+    if not path.startswith("/"):
+        raise Refused(f"--path {path!r}: a path begins with '/'")
     approach = Approach(
-        path=str(options["path"]),
+        path=path,
         subprotocol=str(options["subprotocol"]),
         headers=tuple(_header(text) for text in options["headers"]),
     )
@@ -124,7 +134,7 @@ def _header(text: str) -> tuple[str, str]:
 def _known_ids(wanted: tuple[str, ...], known: list[str]) -> frozenset[str]:
     for id in wanted:
         if id not in known:
-            raise Refused(_unknown("scenario", id, known))
+            raise unknown("scenario", id, known, f"known are {', '.join(known)}")
     return frozenset(wanted or known)
 
 
@@ -134,18 +144,9 @@ def _known_rules(ids: tuple[str, ...]) -> frozenset[str]:
 
     for id in ids:
         if id not in RULES and id not in WIRE_RULES:
-            raise Refused(_unknown("rule", id, [*RULES, *WIRE_RULES]))
+            listed = "'ws-lifecycle-metrics rules' lists those of the protocol"
+            raise unknown("rule", id, [*RULES, *WIRE_RULES], listed)
     return frozenset(ids)
-
-
-def _unknown(what: str, name: str, known: list[str]) -> str:
-    from difflib import get_close_matches
-
-    from ..labels import safe_label
-
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"; did you mean {', '.join(near)}?" if near else ""
-    return f"no {what} is called '{safe_label(name)}'{hint}"
 
 
 @contextmanager
