@@ -68,7 +68,7 @@ def test_servers_are_judged_without_a_target() -> None:
         (("tests.conformance.apps:echo", "--header", "x"), "accepted is 'Name: value'"),
         (("--scenario", "acept"), "no scenario is called 'acept'; did you mean accept"),
         (("--scenario", "zzz"), "no scenario is called 'zzz'; known are accept, "),
-        (("--scenario", "subprot"), "did you mean "),
+        (("--scenario", "transport"), "did you mean graphql-transport-ws-"),
         (("--ignore", "app.nope"), "no rule is called 'app.nope'"),
         (("--ignore", "zzz"), "'zzz'; 'ws-lifecycle-metrics rules' lists those of the protocol"),
         (("tests.conformance.apps:echo", "--path", "text/a"), "'text/a': a path begins with '/'"),
