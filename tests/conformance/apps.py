@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator
 
 import strawberry
+from fastapi import FastAPI, WebSocket
 from strawberry.asgi import GraphQL
 
 
@@ -77,6 +78,25 @@ async def refusing(scope, receive, send):
     while (await receive())["type"] == "websocket.receive":
         text = json.dumps({"id": "1", **answers[chosen]})
         await send({"type": "websocket.send", "text": text})
+
+
+async def late(scope, receive, send):
+    """Send after the close, with no framework between."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close"})
+        await send({"type": "websocket.send", "text": "late"})
+
+
+late_framework = FastAPI()
+
+
+@late_framework.websocket("/")
+async def send_late(websocket: WebSocket):
+    await websocket.accept()
+    await websocket.close()
+    await websocket.send_text("late")
 
 
 async def flooding(scope, receive, send):

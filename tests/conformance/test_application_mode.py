@@ -123,6 +123,13 @@ def test_an_exception_is_the_applications():
     assert not any("secret" in line for line in lines)  # no contents
 
 
+def test_a_framework_raises_before_a_send_after_its_close_breaks_the_rule():
+    raw = tried("tests.conformance.apps:late", Approach(), "open-and-close")
+    assert "app.send-after-close" in found(raw)
+    framework = tried("tests.conformance.apps:late_framework", Approach(), "open-and-close")
+    assert found(framework) == {"app.exception"}
+
+
 def test_an_application_that_does_not_end_is_blamed(monkeypatch):
     monkeypatch.setattr("ws_lifecycle_metrics.conformance.application.SETTLE", 1.0)
     run = tried("tests.conformance.apps:never_ending", Approach(), "open-and-close", "reset")
