@@ -164,12 +164,12 @@ def test_a_signal_ends_it_with_the_results_so_far_and_no_process_left(
     code = "import signal as s; s.signal(s.SIGINT, s.default_int_handler); "
     code += "from ws_lifecycle_metrics.cli import main; main()"
     command = [sys.executable, "-c", code, "check", target, *SERVER]
-    with (tmp_path / "report").open("wb") as out:
+    with (tmp_path / "report").open("wb") as out, (tmp_path / "said").open("wb") as said:
         process = subprocess.Popen(
             [*command, "--format", "json"],
             env={**os.environ, "TMPDIR": str(folder)},
             stdout=out,
-            stderr=subprocess.DEVNULL,
+            stderr=said,
         )
     eventually(lambda: _journal_has(folder, "close-1001"), 30)
     started = _servers(folder)
@@ -178,6 +178,7 @@ def test_a_signal_ends_it_with_the_results_so_far_and_no_process_left(
     assert started
     assert not _servers(folder)
     assert not list(folder.iterdir())
+    assert (tmp_path / "said").read_text().startswith("interrupted: each server ends")
     report = json.loads((tmp_path / "report").read_text())
     (server,) = report["servers"]
     assert report["exit_code"] == 130
@@ -279,13 +280,13 @@ def test_every_form_is_valid() -> None:
 def test_what_could_not_run_is_told_to_people() -> None:
     query = ("--subprotocol", "graphql-transport-ws", "--query", "{ nope }")
     arguments = ("check", "tests.conformance.apps:graphql", *SERVER, *query)
-    result = run(*arguments, "--scenario", "gql-reset")
+    result = run(*arguments, "--scenario", "gql-query", "--scenario", "gql-reset")
     assert result.exit_code == 2
     lines = result.stdout.splitlines()
     why = "the operation was refused: Cannot query field 'nope' on type 'Query'"
-    assert lines[0].endswith("1 could not run")
+    assert lines[0].endswith("2 could not run")
     assert lines[2].strip().startswith(f"could not run: {why}")
-    assert lines[-1] == "could not run on uvicorn-websockets-sansio (gql-reset)"
+    assert lines[-1] == "could not run on uvicorn-websockets-sansio (gql-query, gql-reset)"
 
 
 def test_all_servers_that_could_not_run_are_named() -> None:

@@ -76,6 +76,7 @@ async def refusing(scope, receive, send):
     await receive()
     await send({"type": "websocket.send", "text": '{"type": "connection_ack"}'})
     while (await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": "[" * 100_000})  # too deep for a parser
         text = json.dumps({"id": "1", **answers[chosen]})
         await send({"type": "websocket.send", "text": text})
 

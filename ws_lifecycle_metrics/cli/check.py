@@ -53,7 +53,7 @@ def check(target: str | None, form: str, output: str, **options: tuple[str, ...]
     try:
         report = _run(target or "", options)
     except KeyboardInterrupt:
-        click.echo("interrupted; nothing was judged", err=True)
+        click.echo("interrupted, without a report", err=True)
         sys.exit(130)
     _write(WRITERS[form](report), output)
     sys.exit(report.exit_code)
@@ -96,7 +96,7 @@ def _servers(chosen: list[Chosen], options: dict[str, tuple[str, ...] | str]) ->
     wanted = _known_ids(tuple(options["only"]), list(SCENARIOS))
     scenarios = [scenario for scenario in SCENARIOS.values() if scenario.id in wanted]
     with _bar(chosen, len(scenarios)) as progress:
-        return run_servers(chosen, scenarios, progress)
+        return run_servers(chosen, scenarios, progress, _say_interrupted)
 
 
 def _application(
@@ -119,7 +119,7 @@ def _application(
     )
     try:
         with _bar(chosen, len(trials)) as progress:
-            return try_application(chosen, target, trials, approach, progress)
+            return try_application(chosen, target, trials, approach, progress, _say_interrupted)
     except CannotRun as error:
         raise Refused(str(error)) from error
 
@@ -168,6 +168,10 @@ def _bar(chosen: list[Chosen], scenarios: int) -> Iterator[Progress]:
             yield advance
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _say_interrupted() -> None:
+    click.echo("interrupted: each server ends its scenario and is stopped", err=True)
 
 
 def _write(text: str, output: str) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .application import Approach, CannotRun
 from .result import ServerRun
-from .run import Chosen, Progress, Stopped, not_begun, run_application, run_server
+from .run import Chosen, Progress, Stopped, not_begun, run_application, run_server, silent
 from .script import Scenario
 from .trials import Trial
 
@@ -20,10 +20,17 @@ IMPORT_SECONDS = 60
 
 
 def run_servers(
-    chosen: Sequence[Chosen], scenarios: Sequence[Scenario], progress: Progress | None = None
+    chosen: Sequence[Chosen],
+    scenarios: Sequence[Scenario],
+    progress: Progress = silent,
+    on_interrupt: Callable[[], object] = int,
 ) -> list[ServerRun]:
-    """Judge the servers themselves."""
-    return _side_by_side(chosen, lambda one, tell: run_server(one, scenarios, tell), progress)
+    """Judge the servers themselves; `on_interrupt` is called before what runs is waited for."""
+
+    def one_server(one: Chosen, tell: Progress) -> ServerRun:
+        return run_server(one, scenarios, tell)
+
+    return _side_by_side(chosen, one_server, progress, on_interrupt)
 
 
 def try_application(
@@ -31,7 +38,8 @@ def try_application(
     target: str,
     trials: Sequence[Trial],
     approach: Approach,
-    progress: Progress | None = None,
+    progress: Progress = silent,
+    on_interrupt: Callable[[], object] = int,
 ) -> list[ServerRun]:
     """Try an application on the servers; raises `CannotRun` if it cannot be imported."""
     check_import(chosen[0].python if chosen else sys.executable, target)
@@ -39,13 +47,14 @@ def try_application(
     def one_server(one: Chosen, tell: Progress) -> ServerRun:
         return run_application(one, target, trials, approach, tell)
 
-    return _side_by_side(chosen, one_server, progress)
+    return _side_by_side(chosen, one_server, progress, on_interrupt)
 
 
 def _side_by_side(
     chosen: Sequence[Chosen],
     run: Callable[[Chosen, Progress], ServerRun],
-    progress: Progress | None,
+    progress: Progress,
+    on_interrupt: Callable[[], object],
 ) -> list[ServerRun]:
     """Run servers at once; an interrupt ends each after its scenario, with no process left."""
     stopped = threading.Event()
@@ -53,8 +62,7 @@ def _side_by_side(
     def tell(server: str, scenario: str) -> None:
         if stopped.is_set():
             raise Stopped
-        if progress is not None:
-            progress(server, scenario)
+        progress(server, scenario)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         futures = [pool.submit(run, one, tell) for one in chosen]
@@ -62,6 +70,8 @@ def _side_by_side(
             return [future.result() for future in futures]
         except BaseException as error:
             stopped.set()
+            if isinstance(error, KeyboardInterrupt):
+                on_interrupt()
             pool.shutdown(cancel_futures=True)
             if not isinstance(error, KeyboardInterrupt):
                 raise

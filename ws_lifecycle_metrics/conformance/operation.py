@@ -9,7 +9,7 @@ from typing import Any
 
 from ..labels import safe_label
 from . import frames
-from .application import Approach, ListeningClient, client_of
+from .application import MOST_MESSAGES, Approach, ListeningClient, client_of
 from .connection import Unmet
 from .frames import Frame
 from .play import Player
@@ -56,18 +56,20 @@ async def _first_answer(client: ListeningClient, operation: Step) -> str:
 
 async def _answer(client: ListeningClient, kind: str = "") -> dict[str, Any] | str:
     """Return the next message of that kind, else about the operation; or how it all ended."""
-    while True:
+    for _ in range(MOST_MESSAGES):  # a flood leaves no moment for the time-out
         message = await client.next_message()
         if message is None:
             return ""
         if isinstance(message, Frame):
             return _close_of(message)
-        with suppress(ValueError):
+        found: Any = None
+        with suppress(ValueError, RecursionError):
             found = json.loads(message)
-            if isinstance(found, dict) and (
-                found.get("type") == kind if kind else found.get("id") == OPERATION_ID
-            ):
-                return found
+        if isinstance(found, dict) and (
+            found.get("type") == kind if kind else found.get("id") == OPERATION_ID
+        ):
+            return found
+    return ""
 
 
 def _close_of(frame: Frame) -> str:

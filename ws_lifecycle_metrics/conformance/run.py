@@ -38,7 +38,7 @@ class Stopped(Exception):  # noqa: N818  # the user's wish, not an error
     """The user wants to end."""
 
 
-def _silent(_server: str, _scenario: str) -> None:
+def silent(_server: str, _scenario: str) -> None:
     """Show no progress."""
 
 
@@ -75,7 +75,7 @@ def serving(chosen: Chosen, target: str = "") -> Iterator[Player]:
 
 
 def run_server(
-    chosen: Chosen, scenarios: Sequence[Scenario], progress: Progress = _silent
+    chosen: Chosen, scenarios: Sequence[Scenario], progress: Progress = silent
 ) -> ServerRun:
     """Play the scenarios on a server; those that may break it, each in a process of its own."""
     return _collected(chosen, _play_all(chosen, scenarios), [s.id for s in scenarios], progress)
@@ -145,7 +145,7 @@ def run_application(
     target: str,
     trials: Sequence[Trial],
     approach: Approach,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> ServerRun:
     """Try an application on a server."""
     played = _try_all(chosen, target, trials, approach)

@@ -92,11 +92,19 @@ def _verdict(report: Report) -> str:
     if report.interrupted:
         return "incomplete: interrupted"
     if report.exit_code == 2:
-        failed = [s.name for s in report.servers if s.failed]
-        failed += [f"{r.server} ({r.scenario})" for r in report.results if r.unclear]
+        failed = [_unjudged(server) for server in report.servers]
+        failed = [server for server in failed if server]
         return f"could not run on {', '.join(failed)}" if failed else "could not run"
     found = [id for result in report.results for id in result.findings]
     if not found:
         return "clean"
     app = sum(rule(id).party == "app" for id in found)
     return f"{len(found)} findings: {app} of the application, {len(found) - app} of servers"
+
+
+def _unjudged(server: ServerRun) -> str:
+    """Name a server with the scenarios that could not run, or alone if it could not go on."""
+    if server.failed:
+        return server.name
+    unclear = [result.scenario for result in server.results if result.unclear]
+    return f"{server.name} ({', '.join(unclear)})" if unclear else ""
