@@ -285,7 +285,7 @@ def test_what_could_not_run_is_told_to_people() -> None:
     lines = result.stdout.splitlines()
     why = "the operation was refused: Cannot query field 'nope' on type 'Query'"
     assert lines[0].endswith("2 could not run")
-    assert lines[2].strip().startswith(f"could not run: {why}")
+    assert lines[1].startswith(f"  gql-query: the client runs an operation: could not run: {why}")
     assert lines[-1] == "could not run on uvicorn-websockets-sansio (gql-query, gql-reset)"
 
 

@@ -44,9 +44,8 @@ def _safe(text: str) -> str:
 
 
 def _result(result: Result, report: Report) -> Iterator[str]:
-    yield f"  {result.scenario}: {result.title}: {result.verdict}"
-    if result.unclear:
-        yield f"      could not run: {_safe(result.unclear)}"
+    verdict = f"could not run: {_safe(result.unclear)}" if result.unclear else result.verdict
+    yield f"  {result.scenario}: {result.title}: {verdict}"
     shown = set()
     for line in folded(result.timeline):
         yield f"    {line.at:8.3f} {line.side:<6} {_safe(line.text)}"
