@@ -37,6 +37,27 @@ TELLING_RULES = (
 """The rules on the README's first screen; the rest are in docs/rules.md."""
 
 
+CLOSE_CODES = """\
+The code in `websocket_server_closes_total` is the one that the server delivered, and servers make
+different codes of the same end. So they did in uvicorn 0.54, Granian 2.8, Hypercorn 0.18 and
+Daphne 4.2:
+
+- A client that vanishes without a close frame (an RST) comes from Granian and from uvicorn as
+  `1005` of the client, the same as a close frame without a code.
+- `1006` of the client is only counted where the server delivers it, or where a send finds the
+  client gone. Delivered it is by uvicorn with `--ws websockets`, by Daphne, and by Hypercorn,
+  which gives it for every close, whatever the client sent.
+- At a SIGTERM uvicorn closes with `1012`, which is counted as the server's.
+- At a SIGTERM Granian ends open connections without a close frame, and a race decides how they
+  count: as `1005` of the client, as if the clients had left, or, if the process is gone before the
+  application hears of it, as lost.
+- An exception of the application counts as closed by the `server` with the code `other`, since
+  nobody had sent a close before the end, and in `websocket_server_app_errors_total`.
+- `websocket_server_lost_connections_total` has all connections that had not ended when their
+  worker died, those in the state `closing` too.
+"""
+
+
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Return a Markdown table; a line break or a bar in a cell is kept from ending it."""
     head = list(head)
@@ -115,6 +136,7 @@ def metrics_page() -> str:
         ]
     parts += ["## Buckets\n", table(("histogram", "upper bounds in seconds"), _buckets())]
     parts += ["## Series that wait\n", _waiting()]
+    parts += ["## What a close code tells\n", CLOSE_CODES]
     parts += ["## Values of labels\n", _label_values()]
     return "\n".join(parts)
 

@@ -63,3 +63,14 @@ def test_links_lead_somewhere(document):
             assert target[1:] in anchors
         else:
             assert (document.parent / target).exists(), target
+
+
+def test_the_index_of_examples_has_each_with_its_command():
+    examples = generate.ROOT / "examples"
+    index = (examples / "README.md").read_text()
+    rows = dict(re.findall(r"^\| \[(\w+)\]\(\1\) \|.*\| `([^`]+)` \|$", index, re.MULTILINE))
+    folders = {place.name for place in examples.iterdir() if any(place.glob("[!_]*.*"))}
+    assert set(rows) == folders
+    for name, command in rows.items():
+        if "examples." in command:
+            assert f"    {command}\n" in (examples / name / "app.py").read_text()

@@ -287,7 +287,7 @@ LOST_CONNECTIONS = Metric(
     kind=Kind.COUNTER,
     unit="{connection}",
     labels=("http_route",),
-    help="Accepted connections that were open when their worker died.",
+    help="Accepted connections that had not ended when their worker died.",
 )
 OLDEST_STATE = Metric(
     name="websocket.server.oldest_state_timestamp",

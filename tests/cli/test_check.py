@@ -7,18 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.servers.harness import eventually
 from ws_lifecycle_metrics.cli import cli
 from ws_lifecycle_metrics.conformance import choose, venvs
 from ws_lifecycle_metrics.conformance.formats import FORMATS
 from ws_lifecycle_metrics.conformance.result import Line, Report, ServerRun
 from ws_lifecycle_metrics.conformance.result import Result as Outcome
+from ws_lifecycle_metrics.conformance.run import Stopped, not_begun, run_server
+from ws_lifecycle_metrics.conformance.scenarios import SCENARIOS
 from ws_lifecycle_metrics.conformance.servers import BY_NAME, KINDS, ServerKind
 
 SERVER = ("--server", "uvicorn-websockets-sansio")
@@ -65,10 +67,17 @@ def test_servers_are_judged_without_a_target() -> None:
         (("tests.conformance.apps:time",), "it is not callable"),
         (("tests.conformance.apps:echo", "--header", "x"), "accepted is 'Name: value'"),
         (("--scenario", "acept"), "no scenario is called 'acept'; did you mean accept"),
+        (("--scenario", "zzz"), "no scenario is called 'zzz'; known are accept, "),
+        (("--scenario", "transport"), "did you mean graphql-transport-ws-"),
         (("--ignore", "app.nope"), "no rule is called 'app.nope'"),
+        (("--ignore", "zzz"), "'zzz'; 'ws-lifecycle-metrics rules' lists those of the protocol"),
+        (("tests.conformance.apps:echo", "--path", "text/a"), "'text/a': a path begins with '/'"),
         (("--output", "/no/such/place", "--scenario", "accept"), "cannot write /no/such/place"),
     ],
-    ids=["module", "attribute", "callable", "header", "scenario", "rule", "output"],
+    ids=[
+        *("module", "attribute", "callable", "header", "scenario", "no-scenario", "part-scenario"),
+        *("rule", "no-rule", "path", "output"),
+    ],
 )
 def test_bad_input_is_one_line_and_two(arguments: tuple[str, ...], line: str) -> None:
     result = run("check", *arguments, *SERVER)
@@ -119,9 +128,10 @@ def test_a_version_that_does_not_exist_is_skipped_with_pips_reason(
     failed = subprocess.CompletedProcess([], 1, "", "noise\nERROR: No matching distribution\n")
     monkeypatch.setattr(venvs.subprocess, "run", lambda *a, **k: failed)
     monkeypatch.setattr(venvs, "_host_pip", lambda: ["pip"])
-    result = run("check", "--server", "daphne==99")
+    result = run("check", "--server", "uvicorn==99")
     assert result.exit_code == 2
-    assert "ERROR: No matching distribution" in result.stderr
+    assert result.stderr.count("ERROR: No matching distribution") == 1
+    assert "(uvicorn-websockets, uvicorn-websockets-sansio, uvicorn-wsproto: E" in result.stderr
     assert not list(tmp_path.rglob("pyvenv.cfg"))  # nothing half-made is kept
 
 
@@ -144,23 +154,79 @@ def test_a_version_of_its_own_is_installed_once(
     assert run(*arguments).exit_code == 0
 
 
-def test_a_signal_ends_it_with_no_process_left(tmp_path: Path) -> None:
-    env = {**os.environ, "TMPDIR": str(tmp_path)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ws_lifecycle_metrics", "check", *SERVER],
-        env=env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob("*/journal")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    started = _servers(tmp_path)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=40) != 0
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_the_results_so_far_and_no_process_left(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    target, folder = "tests.conformance.apps:echo", tmp_path / "servers"
+    folder.mkdir()
+    # A shell that runs the tests in the background has them ignore SIGINT.
+    code = "import signal as s; s.signal(s.SIGINT, s.default_int_handler); "
+    code += "from ws_lifecycle_metrics.cli import main; main()"
+    command = [sys.executable, "-c", code, "check", target, *SERVER]
+    with (tmp_path / "report").open("wb") as out, (tmp_path / "said").open("wb") as said:
+        process = subprocess.Popen(
+            [*command, "--format", "json"],
+            env={**os.environ, "TMPDIR": str(folder)},
+            stdout=out,
+            stderr=said,
+        )
+    eventually(lambda: _journal_has(folder, "close-1001"), 30)
+    started = _servers(folder)
+    process.send_signal(number)
+    assert process.wait(timeout=40) == 130
     assert started
-    assert not _servers(tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert not _servers(folder)
+    assert not list(folder.iterdir())
+    assert (tmp_path / "said").read_text().startswith("interrupted: each server ends")
+    report = json.loads((tmp_path / "report").read_text())
+    (server,) = report["servers"]
+    assert report["exit_code"] == 130
+    assert server["interrupted"]
+    assert [result["scenario"] for result in server["results"]][:2] == [
+        "open-and-close",
+        "close-at-once",
+    ]
+    assert len(server["results"]) < 20
+
+
+def test_a_server_that_an_interrupt_comes_before_is_marked() -> None:
+    def interrupt(_server: str, _scenario: str) -> None:
+        raise Stopped
+
+    one = choose.choose(["uvicorn-websockets-sansio"])[0][0]
+    half = run_server(one, [SCENARIOS["accept"], SCENARIOS["echo-text"]], interrupt)
+    whole = run_server(one, [SCENARIOS["accept"]], interrupt)
+    assert [result.scenario for result in half.results] == ["accept"]
+    assert not whole.interrupted  # nothing was left to do
+    interrupted = Report(target="", servers=(half, not_begun(one)))
+    assert interrupted.exit_code == 130
+    first, second, last = FORMATS["text"](interrupted).splitlines()
+    assert first.endswith("stopped: interrupted, the results are incomplete")
+    assert second.endswith("could not run: interrupted before it began")
+    assert last == "incomplete: interrupted"
+
+
+def test_progress_is_for_terminals() -> None:
+    command = [sys.executable, "-m", "ws_lifecycle_metrics", "check", *SERVER]
+    command += ["tests.conformance.apps:echo", "--scenario", "text", "--format", "json"]
+    ours, theirs = os.openpty()
+    env = {**os.environ, "TERM": "dumb", "COLUMNS": "100"}
+    on_terminal = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=theirs, env=env, check=True, timeout=60
+    )
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "uvicorn-websockets-sansio" in shown
+    assert "1/1" in shown
+    assert json.loads(on_terminal.stdout)["exit_code"] == 0
+    piped = subprocess.run(command, capture_output=True, env=env, check=True, timeout=60)
+    assert not piped.stderr
+
+
+def _journal_has(folder: Path, scenario: str) -> bool:
+    return any(scenario in place.read_text() for place in folder.glob("*/journal"))
 
 
 def _servers(folder: Path) -> list[str]:
@@ -209,6 +275,39 @@ def test_every_form_is_valid() -> None:
     assert len(annotations) == 3
     assert all(line.startswith(("::error ", "::warning ", "::notice ")) for line in annotations)
     assert "100%25" in forms["github"]
+
+
+def test_what_could_not_run_is_told_to_people() -> None:
+    query = ("--subprotocol", "graphql-transport-ws", "--query", "{ nope }")
+    arguments = ("check", "tests.conformance.apps:graphql", *SERVER, *query)
+    result = run(*arguments, "--scenario", "gql-query", "--scenario", "gql-reset")
+    assert result.exit_code == 2
+    lines = result.stdout.splitlines()
+    why = "the operation was refused: Cannot query field 'nope' on type 'Query'"
+    assert lines[0].endswith("2 could not run")
+    assert lines[1].startswith(f"  gql-query: the client runs an operation: could not run: {why}")
+    assert lines[-1] == "could not run on uvicorn-websockets-sansio (gql-query, gql-reset)"
+
+
+def test_all_servers_that_could_not_run_are_named() -> None:
+    names = ("granian", "daphne", "hypercorn")
+    runs = tuple(ServerRun(name=name, version="1", failed="no answer") for name in names)
+    text = FORMATS["text"](Report(target="x", servers=runs))
+    assert text.splitlines()[-1] == "could not run on granian, daphne, hypercorn"
+
+
+def test_what_is_unclear_is_told_to_programs() -> None:
+    outcome = Outcome(server="granian", scenario="text", title="sends", unclear="no\x1b answer")
+    runs = (ServerRun(name="granian", version="1", results=(outcome,)),)
+    forms = {name: form(Report(target="", servers=runs)) for name, form in FORMATS.items()}
+    assert json.loads(forms["json"])["servers"][0]["results"][0]["unclear"] == "no\x1b answer"
+    suite = ET.fromstring(forms["junit"]).find("testsuite")
+    assert suite is not None
+    assert (suite.get("failures"), suite.get("errors")) == ("0", "1")
+    error = suite.find("testcase/error")
+    assert error is not None
+    assert error.get("message") == "no? answer"
+    assert forms["github"].startswith("::error title=granian::sends: could not run: no")
 
 
 def test_doctor_prints_and_returns(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncGenerator
 
 import strawberry
+from fastapi import FastAPI, WebSocket
 from strawberry.asgi import GraphQL
 
 
@@ -57,6 +59,45 @@ async def rejecting(scope, receive, send):
 async def silent(scope, receive, send):
     if scope["type"] == "websocket":
         await asyncio.sleep(60)
+
+
+async def refusing(scope, receive, send):
+    """Refuse every operation, with a message that is bad for a terminal."""
+    if scope["type"] != "websocket":
+        return
+    chosen = scope["subprotocols"][0]
+    error = {"message": "\x1b[2J\nno" + "x" * 1000}
+    answers = {
+        "graphql-transport-ws": {"type": "error", "payload": [error]},
+        "graphql-ws": {"type": "data", "payload": {"data": None, "errors": [error]}},
+    }
+    await receive()
+    await send({"type": "websocket.accept", "subprotocol": chosen})
+    await receive()
+    await send({"type": "websocket.send", "text": '{"type": "connection_ack"}'})
+    while (await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": "[" * 100_000})  # too deep for a parser
+        text = json.dumps({"id": "1", **answers[chosen]})
+        await send({"type": "websocket.send", "text": text})
+
+
+async def late(scope, receive, send):
+    """Send after the close, with no framework between."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close"})
+        await send({"type": "websocket.send", "text": "late"})
+
+
+late_framework = FastAPI()
+
+
+@late_framework.websocket("/")
+async def send_late(websocket: WebSocket):
+    await websocket.accept()
+    await websocket.close()
+    await websocket.send_text("late")
 
 
 async def flooding(scope, receive, send):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ws_lifecycle_metrics.conformance.application import Approach, trials_for
+from ws_lifecycle_metrics.conformance.application import Approach
+from ws_lifecycle_metrics.conformance.result import Report
 from ws_lifecycle_metrics.conformance.run import Chosen, run_application
 from ws_lifecycle_metrics.conformance.servers import BY_NAME, KINDS
+from ws_lifecycle_metrics.conformance.trials import trials_for
 
 QUICK = "uvicorn-websockets-sansio"
 CORRECT = {
@@ -38,8 +40,8 @@ TRUE_FAULTS_OF_APPLICATIONS = {
 }
 
 
-def tried(target: str, approach: Approach, *ids: str, server: str = QUICK):
-    trials = [t for t in trials_for(approach.subprotocol) if not ids or t.id in ids]
+def tried(target: str, approach: Approach, *ids: str, server: str = QUICK, query: str = ""):
+    trials = [t for t in trials_for(approach.subprotocol, query) if not ids or t.id in ids]
     return run_application(
         Chosen(kind=BY_NAME[server], version="installed"), target, trials, approach
     )
@@ -70,6 +72,47 @@ def test_no_false_finding_on_any_server(name, server):
     assert found(tried(target, approach, server=server)) <= known
 
 
+OPERATING = ("gql-query", "gql-complete", "gql-reset")
+
+
+@pytest.mark.parametrize("subprotocol", ["graphql-transport-ws", "graphql-ws"])
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ("subscription { nope }", "Cannot query field 'nope' on type 'Subscription'; --query"),
+        ("subscription {", "Syntax Error: Expected Name, found <EOF>; --query takes another one"),
+    ],
+    ids=["unknown-field", "syntax"],
+)
+def test_trials_of_a_refused_operation_could_not_run(subprotocol, query, why):
+    approach = Approach(subprotocol=subprotocol)
+    run = tried("tests.conformance.apps:graphql", approach, "gql-init", *OPERATING, query=query)
+    by_id = {result.scenario: result for result in run.results}
+    assert by_id.pop("gql-init").verdict == "conforms"
+    assert {result.verdict for result in by_id.values()} == {"unclear"}
+    for id in OPERATING:
+        assert by_id[id].unclear.startswith("the operation was refused: ")
+        assert why in by_id[id].unclear
+    assert Report(target="x", servers=(run,)).exit_code == 2
+
+
+def test_an_operation_that_is_taken_is_tried():
+    approach = Approach(subprotocol="graphql-transport-ws")
+    query = "subscription { count }"
+    run = tried("tests.conformance.apps:graphql", approach, *OPERATING, query=query)
+    assert [result.verdict for result in run.results] == ["conforms"] * 3
+    assert all(result.timeline for result in run.results)
+
+
+@pytest.mark.parametrize("subprotocol", ["graphql-transport-ws", "graphql-ws"])
+def test_the_message_of_a_refusal_is_bounded_and_printable(subprotocol):
+    approach = Approach(subprotocol=subprotocol)
+    (result,) = tried("tests.conformance.apps:refusing", approach, "gql-reset").results
+    assert result.unclear.isprintable()
+    assert "refused: \\x1b[2J\\nnoxxx" in result.unclear
+    assert len(result.unclear) < 200
+
+
 def test_an_exception_is_the_applications():
     run = tried("tests.conformance.apps:raising", Approach(), "text", "open-and-close")
     by_id = {result.scenario: result for result in run.results}
@@ -78,6 +121,13 @@ def test_an_exception_is_the_applications():
     lines = [line.text for line in by_id["text"].timeline]
     assert "raised error=ValueError" in lines
     assert not any("secret" in line for line in lines)  # no contents
+
+
+def test_a_framework_raises_before_a_send_after_its_close_breaks_the_rule():
+    raw = tried("tests.conformance.apps:late", Approach(), "open-and-close")
+    assert "app.send-after-close" in found(raw)
+    framework = tried("tests.conformance.apps:late_framework", Approach(), "open-and-close")
+    assert found(framework) == {"app.exception"}
 
 
 def test_an_application_that_does_not_end_is_blamed(monkeypatch):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from ws_lifecycle_metrics.conformance.application import TRIALS, ListeningClient, trials_for
+from ws_lifecycle_metrics.conformance.application import ListeningClient
 from ws_lifecycle_metrics.conformance.client import Client
 from ws_lifecycle_metrics.conformance.reference import Actor
 from ws_lifecycle_metrics.conformance.rules import HANGS, WIRE_RULES
 from ws_lifecycle_metrics.conformance.scenarios import SCENARIOS
+from ws_lifecycle_metrics.conformance.trials import TRIALS, trials_for
 from ws_lifecycle_metrics.protocol import RULES
 
 

@@ -1,6 +1,7 @@
 """The command line: `ws-lifecycle-metrics`. One verb a file; heavy imports are in the verbs.
 
-Exit codes: 0 fine, 1 findings, 2 wrong usage or could not run.
+Exit codes: 0 fine, 1 findings, 2 wrong usage or could not run,
+130 interrupted.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import Refused
+from .options import Refused, unknown
 
 if TYPE_CHECKING:
     from ..conformance.result import Report, ServerRun
@@ -46,11 +46,15 @@ def check(target: str | None, form: str, output: str, **options: tuple[str, ...]
 
     With TARGET, a module:app, a scripted client tries that application on each server. Without
     it, a reference application plays every scenario, and the servers are judged. Exit code 0:
-    clean, 1: findings, 2: could not run.
+    clean, 1: findings, 2: could not run, 130: interrupted; the report has what was done by then.
     """
     from ..conformance.formats import FORMATS as WRITERS
 
-    report = _run(target or "", options)
+    try:
+        report = _run(target or "", options)
+    except KeyboardInterrupt:
+        click.echo("interrupted, without a report", err=True)
+        sys.exit(130)
     _write(WRITERS[form](report), output)
     sys.exit(report.exit_code)
 
@@ -65,11 +69,18 @@ def _run(target: str, options: dict[str, tuple[str, ...] | str]) -> Report:
     except UnknownServer as error:
         raise Refused(str(error)) from error
     if not chosen:
-        reasons = "; ".join(f"{s.name}: {s.skipped}" for s in skipped)
-        raise Refused(f"no server can be run ({reasons})")
+        raise Refused(f"no server can be run ({_reasons(skipped)})")
     runs = _application(target, chosen, options) if target else _servers(chosen, options)
     runs = [_without(run, ignored) for run in runs]
     return Report(target=target, servers=(*runs, *skipped), ignored=ignored)
+
+
+def _reasons(skipped: list[ServerRun]) -> str:
+    """Return why servers are skipped, each reason once."""
+    names: dict[str, list[str]] = {}
+    for server in skipped:
+        names.setdefault(server.skipped, []).append(server.name)
+    return "; ".join(f"{', '.join(those)}: {reason}" for reason, those in names.items())
 
 
 def _without(run: ServerRun, ignored: frozenset[str]) -> ServerRun:
@@ -85,26 +96,30 @@ def _servers(chosen: list[Chosen], options: dict[str, tuple[str, ...] | str]) ->
     wanted = _known_ids(tuple(options["only"]), list(SCENARIOS))
     scenarios = [scenario for scenario in SCENARIOS.values() if scenario.id in wanted]
     with _bar(chosen, len(scenarios)) as progress:
-        return run_servers(chosen, scenarios, progress)
+        return run_servers(chosen, scenarios, progress, _say_interrupted)
 
 
 def _application(
     target: str, chosen: list[Chosen], options: dict[str, tuple[str, ...] | str]
 ) -> list[ServerRun]:
-    from ..conformance.application import Approach, CannotRun, trials_for
+    from ..conformance.application import Approach, CannotRun
     from ..conformance.check import try_application
+    from ..conformance.trials import trials_for
 
     trials = trials_for(str(options["subprotocol"]), str(options["query"]))
     wanted = _known_ids(tuple(options["only"]), [trial.id for trial in trials])
     trials = tuple(trial for trial in trials if trial.id in wanted)
+    path = str(options["path"])
+    if not path.startswith("/"):
+        raise Refused(f"--path {path!r}: a path begins with '/'")
     approach = Approach(
-        path=str(options["path"]),
+        path=path,
         subprotocol=str(options["subprotocol"]),
         headers=tuple(_header(text) for text in options["headers"]),
     )
     try:
         with _bar(chosen, len(trials)) as progress:
-            return try_application(chosen, target, trials, approach, progress)
+            return try_application(chosen, target, trials, approach, progress, _say_interrupted)
     except CannotRun as error:
         raise Refused(str(error)) from error
 
@@ -119,7 +134,7 @@ def _header(text: str) -> tuple[str, str]:
 def _known_ids(wanted: tuple[str, ...], known: list[str]) -> frozenset[str]:
     for id in wanted:
         if id not in known:
-            raise Refused(_unknown("scenario", id, known))
+            raise unknown("scenario", id, known, f"known are {', '.join(known)}")
     return frozenset(wanted or known)
 
 
@@ -129,18 +144,9 @@ def _known_rules(ids: tuple[str, ...]) -> frozenset[str]:
 
     for id in ids:
         if id not in RULES and id not in WIRE_RULES:
-            raise Refused(_unknown("rule", id, [*RULES, *WIRE_RULES]))
+            listed = "'ws-lifecycle-metrics rules' lists those of the protocol"
+            raise unknown("rule", id, [*RULES, *WIRE_RULES], listed)
     return frozenset(ids)
-
-
-def _unknown(what: str, name: str, known: list[str]) -> str:
-    from difflib import get_close_matches
-
-    from ..labels import safe_label
-
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"; did you mean {', '.join(near)}?" if near else ""
-    return f"no {what} is called '{safe_label(name)}'{hint}"
 
 
 @contextmanager
@@ -162,6 +168,10 @@ def _bar(chosen: list[Chosen], scenarios: int) -> Iterator[Progress]:
             yield advance
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _say_interrupted() -> None:
+    click.echo("interrupted: each server ends its scenario and is stopped", err=True)
 
 
 def _write(text: str, output: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import Field, fields
 from typing import Any, TypeVar
 
@@ -18,6 +18,19 @@ class Refused(click.ClickException):
     """What a user asked for cannot be done: one line on stderr, exit code 2."""
 
     exit_code = 2
+
+
+def unknown(what: str, name: str, known: Iterable[str], otherwise: str) -> Refused:
+    """Return the refusal of a name: with the nearest known ones, or what else helps."""
+    from difflib import get_close_matches
+
+    from ..labels import safe_label
+
+    known = list(known)
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    near += [one for one in known if name in one and one not in near][:3]
+    hint = f"did you mean {', '.join(near)}?" if near else otherwise
+    return Refused(f"no {what} is called '{safe_label(name)}'; {hint}")
 
 
 def config_options(cls: type[Any], *names: str) -> Callable[[Command], Command]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import Refused
+from .options import unknown
 
 if TYPE_CHECKING:
     from ..protocol import Rule
@@ -35,19 +35,13 @@ def rules(rule_id: str | None, as_json: bool) -> None:
 
 
 def _find(rule_id: str) -> Rule:
-    from difflib import get_close_matches
-
     from ..conformance.rules import WIRE_RULES
-    from ..labels import safe_label
     from ..protocol import RULES
 
     rule = RULES.get(rule_id) or WIRE_RULES.get(rule_id)
     if rule is not None:
         return rule
-    near = get_close_matches(rule_id, RULES, n=3, cutoff=0.5)
-    near += [known for known in RULES if rule_id in known and known not in near][:3]
-    hint = f"; did you mean {', '.join(near)}?" if near else "; without ID all are listed"
-    raise Refused(f"no rule is called '{safe_label(rule_id)}'{hint}")
+    raise unknown("rule", rule_id, RULES, "without ID all are listed")
 
 
 def _as_object(rule: Rule) -> dict[str, str]:

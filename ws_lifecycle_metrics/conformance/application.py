@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from ..protocol import Party
 from .client import Client
+from .frames import Frame
 from .play import Entries, Player, left_at, server_findings, timeline, unended, waits_for
 from .result import Result, is_finding, rule
-from .script import FIN, RESET, TERMINATE, Script, Step, do, frame, pause, text
+from .trials import Trial
 
 ANSWER_SECONDS = 8.0
 """Seconds for the answer to a handshake, and for another client's request after a trial."""
@@ -25,124 +26,6 @@ SEND_SETTLE = 25.0
 """Further seconds for a send in flight: uvicorn on websockets waits 20 s for a close's answer."""
 MOST_MESSAGES = 2_000
 """Messages that a client takes in the short while it listens; more is a flood."""
-
-OPEN, LISTEN = do("try_open"), do("listen")
-LEAVE = do("leave", code=1000)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One thing that clients do; `fresh`: the server does not outlive it."""
-
-    id: str
-    title: str
-    client: Script
-    fresh: bool = False
-    at_once: int = 1
-
-
-def _trial(id: str, title: str, *client: Step, fresh: bool = False, at_once: int = 1) -> Trial:
-    return Trial(id=id, title=title, client=client, fresh=fresh, at_once=at_once)
-
-
-TRIALS: tuple[Trial, ...] = (
-    _trial("open-and-close", "opens, and closes with 1000", OPEN, LISTEN, LEAVE),
-    _trial("close-at-once", "closes as soon as it is accepted", OPEN, LEAVE),
-    _trial("close-1001", "goes away with 1001", OPEN, do("leave", code=1001)),
-    _trial("close-empty", "closes without a code", OPEN, do("leave", code=None)),
-    _trial("close-4242", "closes with a code of its own", OPEN, do("leave", code=4242)),
-    _trial("reset", "vanishes by an RST", OPEN, RESET),
-    _trial("end-without-close", "ends without a close frame", OPEN, FIN, pause(0.2)),
-    _trial("reset-in-handshake", "gives up during the handshake", do("request"), RESET),
-    _trial("silent", "says nothing for 2 seconds, then vanishes", OPEN, pause(2.0), RESET),
-    _trial("text", "sends a text", OPEN, text("hello"), LISTEN, LEAVE),
-    _trial("binary", "sends bytes", OPEN, do("binary", message=b"\x00\xff"), LISTEN, LEAVE),
-    _trial("empty", "sends an empty text", OPEN, text(""), LISTEN, LEAVE),
-    _trial("json", "sends a JSON object", OPEN, text('{"type":"hello"}'), LISTEN, LEAVE),
-    _trial("json-null", "sends JSON null", OPEN, text("null"), LISTEN, LEAVE),
-    _trial("json-list", "sends a JSON list", OPEN, text("[]"), LISTEN, LEAVE),
-    _trial("json-broken", "sends broken JSON", OPEN, text('{"type":'), LISTEN, LEAVE),
-    _trial("big", "sends a text of 64 KiB", OPEN, text("x" * 65536), LISTEN, LEAVE),
-    _trial(
-        "burst", "sends 50 texts at once", OPEN, do("burst", messages=("x",) * 50), LISTEN, LEAVE
-    ),
-    _trial(
-        "burst-and-reset", "vanishes after 50 texts", OPEN, do("burst", messages=("x",) * 50), RESET
-    ),
-    _trial("text-and-reset", "vanishes before the answer", OPEN, text("hello"), RESET),
-    _trial("ping", "sends a ping", OPEN, frame(9, b"?"), LISTEN, LEAVE),
-    _trial("invalid-utf8", "sends a text that is no UTF-8", OPEN, frame(1, b"\xff"), LISTEN, RESET),
-    _trial("at-once", "eight clients at once", OPEN, text("hello"), LISTEN, LEAVE, at_once=8),
-    _trial(
-        "sigterm", "the server is told to stop", OPEN, LISTEN, TERMINATE, pause(3.0), fresh=True
-    ),
-)
-
-
-def _graphql_trials(start: str, stop: str, query: str) -> tuple[Trial, ...]:
-    init = text('{"type":"connection_init","payload":{}}')
-
-    def subscribe(document: str, id: str = "1") -> Step:
-        import json
-
-        payload = {"id": id, "type": start, "payload": {"query": document}}
-        return text(json.dumps(payload))
-
-    query = query or "{ __typename }"
-    complete = text(f'{{"id":"1","type":"{stop}"}}')
-    return (
-        _trial("gql-init", "initialises and leaves", OPEN, init, LISTEN, LEAVE),
-        _trial(
-            "gql-query", "runs an operation", OPEN, init, LISTEN, subscribe(query), LISTEN, LEAVE
-        ),
-        _trial(
-            "gql-complete",
-            "completes it",
-            OPEN,
-            init,
-            LISTEN,
-            subscribe(query),
-            complete,
-            LISTEN,
-            LEAVE,
-        ),
-        _trial("gql-reset", "vanishes during it", OPEN, init, LISTEN, subscribe(query), RESET),
-        _trial("gql-no-init", "does not initialise", OPEN, subscribe(query), LISTEN, LEAVE),
-        _trial("gql-init-twice", "initialises twice", OPEN, init, init, LISTEN, LEAVE),
-        _trial(
-            "gql-same-id",
-            "uses an id twice",
-            OPEN,
-            init,
-            LISTEN,
-            subscribe(query),
-            subscribe(query),
-            LISTEN,
-            LEAVE,
-        ),
-        _trial(
-            "gql-broken", "sends a broken query", OPEN, init, LISTEN, subscribe("{"), LISTEN, LEAVE
-        ),
-        _trial("gql-junk", "sends no JSON", OPEN, init, LISTEN, text("junk"), LISTEN, LEAVE),
-        _trial(
-            "gql-unknown",
-            "sends an unknown message",
-            OPEN,
-            init,
-            text('{"type":"x"}'),
-            LISTEN,
-            LEAVE,
-        ),
-    )
-
-
-def trials_for(subprotocol: str, query: str = "") -> tuple[Trial, ...]:
-    """Return the trials that fit an application of that subprotocol."""
-    if subprotocol == "graphql-transport-ws":
-        return (*TRIALS, *_graphql_trials("subscribe", "complete", query))
-    if subprotocol == "graphql-ws":
-        return (*TRIALS, *_graphql_trials("start", "stop", query))
-    return TRIALS
 
 
 class CannotRun(Exception):  # noqa: N818  # the reason why there is no verdict
@@ -183,6 +66,10 @@ class ListeningClient(Client):
         except TimeoutError:
             return
 
+    async def next_message(self) -> str | bytes | Frame | None:
+        """Return the next message, the close frame, or None at the end."""
+        return await self._message()
+
     async def do_leave(self, code: int | None) -> None:
         """Close, and give the server time to answer."""
         if not self.over:
@@ -195,7 +82,7 @@ async def run_trial(player: Player, trial: Trial, approach: Approach) -> Result:
     """Play one trial, on as many connections at once as it says."""
     began = time.monotonic()
     runs = [player.next_run(trial.id) for _ in range(trial.at_once)]
-    clients = [_client(player, run, approach) for run in runs]
+    clients = [client_of(player, run, approach) for run in runs]
     try:
         await asyncio.gather(*(_bounded(player, client, trial) for client in clients))
     finally:
@@ -213,7 +100,7 @@ async def run_trial(player: Player, trial: Trial, approach: Approach) -> Result:
     return Result(
         server=player.server,
         scenario=trial.id,
-        title=f"the client {trial.title}" if trial.at_once == 1 else trial.title,
+        title=trial.sentence,
         findings=tuple(dict.fromkeys(findings)),
         timeline=timeline(
             began, [e for log in logs for e in log], [s for c in clients for s in c.seen]
@@ -230,7 +117,8 @@ async def _log(player: Player, run: str) -> Entries:
     return entries
 
 
-def _client(player: Player, run: str, approach: Approach) -> ListeningClient:
+def client_of(player: Player, run: str, approach: Approach) -> ListeningClient:
+    """Return a client that reaches the application."""
     plain = player.client(approach.path, run, approach.headers)
     client = ListeningClient(plain.host, plain.port, plain.path, run, plain.hooks, approach.headers)
     client.subprotocol = approach.subprotocol

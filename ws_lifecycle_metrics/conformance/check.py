@@ -8,25 +8,29 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from .application import Approach, CannotRun, Trial
+from .application import Approach, CannotRun
 from .result import ServerRun
-from .run import Chosen, Progress, run_application, run_server
+from .run import Chosen, Progress, Stopped, not_begun, run_application, run_server, silent
 from .script import Scenario
+from .trials import Trial
 
 AT_ONCE = 3
 """Servers that run side by side: most of the time is spent waiting for what never comes."""
 IMPORT_SECONDS = 60
 
 
-class Stopped(Exception):  # noqa: N818  # the user's wish, not an error
-    """The user wants to end."""
-
-
 def run_servers(
-    chosen: Sequence[Chosen], scenarios: Sequence[Scenario], progress: Progress | None = None
+    chosen: Sequence[Chosen],
+    scenarios: Sequence[Scenario],
+    progress: Progress = silent,
+    on_interrupt: Callable[[], object] = int,
 ) -> list[ServerRun]:
-    """Judge the servers themselves."""
-    return _side_by_side(chosen, lambda one, tell: run_server(one, scenarios, tell), progress)
+    """Judge the servers themselves; `on_interrupt` is called before what runs is waited for."""
+
+    def one_server(one: Chosen, tell: Progress) -> ServerRun:
+        return run_server(one, scenarios, tell)
+
+    return _side_by_side(chosen, one_server, progress, on_interrupt)
 
 
 def try_application(
@@ -34,7 +38,8 @@ def try_application(
     target: str,
     trials: Sequence[Trial],
     approach: Approach,
-    progress: Progress | None = None,
+    progress: Progress = silent,
+    on_interrupt: Callable[[], object] = int,
 ) -> list[ServerRun]:
     """Try an application on the servers; raises `CannotRun` if it cannot be imported."""
     check_import(chosen[0].python if chosen else sys.executable, target)
@@ -42,31 +47,36 @@ def try_application(
     def one_server(one: Chosen, tell: Progress) -> ServerRun:
         return run_application(one, target, trials, approach, tell)
 
-    return _side_by_side(chosen, one_server, progress)
+    return _side_by_side(chosen, one_server, progress, on_interrupt)
 
 
 def _side_by_side(
     chosen: Sequence[Chosen],
     run: Callable[[Chosen, Progress], ServerRun],
-    progress: Progress | None,
+    progress: Progress,
+    on_interrupt: Callable[[], object],
 ) -> list[ServerRun]:
-    """Run servers at once; an interrupt ends each at its next scenario, with no process left."""
+    """Run servers at once; an interrupt ends each after its scenario, with no process left."""
     stopped = threading.Event()
 
     def tell(server: str, scenario: str) -> None:
         if stopped.is_set():
             raise Stopped
-        if progress is not None:
-            progress(server, scenario)
+        progress(server, scenario)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         futures = [pool.submit(run, one, tell) for one in chosen]
         try:
             return [future.result() for future in futures]
-        except BaseException:
+        except BaseException as error:
             stopped.set()
+            if isinstance(error, KeyboardInterrupt):
+                on_interrupt()
             pool.shutdown(cancel_futures=True)
-            raise
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            pairs = zip(chosen, futures, strict=True)
+            return [not_begun(one) if it.cancelled() else it.result() for one, it in pairs]
 
 
 def check_import(python: str, target: str) -> None:

@@ -57,7 +57,7 @@ def _installed(kind: ServerKind) -> Chosen:
 
 
 def _pinned(kind: ServerKind, version: str, say: Callable[[str], object]) -> Chosen:
-    say(f"preparing {kind.distribution} {version}")
+    say(f"preparing {kind.name} {version}")
     rest = kind.packages[1:]
     python = environment([f"{kind.distribution}=={version}", *rest])
     return Chosen(kind=kind, version=probe_version(kind, python), python=python)

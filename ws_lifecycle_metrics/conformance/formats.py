@@ -38,6 +38,7 @@ def _server_object(server: ServerRun) -> dict[str, Any]:
         "version": server.version,
         "skipped": server.skipped,
         "failed": server.failed,
+        "interrupted": server.interrupted,
         "seconds": server.seconds,
         "results": [_result_object(result) for result in server.results],
     }
@@ -48,6 +49,7 @@ def _result_object(result: Result) -> dict[str, Any]:
         "scenario": result.scenario,
         "title": result.title,
         "verdict": result.verdict,
+        "unclear": result.unclear,
         "findings": [_rule_object(id) for id in result.findings],
         "timeline": [
             {"at": round(line.at, 4), "side": line.side, "text": line.text, "rules": line.rules}
@@ -85,8 +87,9 @@ def _suite(server: ServerRun) -> str:
             f'<testcase classname={quoteattr(server.name)} name="start">'
             f"<{kind} message={quoteattr(_printable(why))}/></testcase>"
         )
-    broken = sum(bool(result.findings) for result in server.results)
-    counts = f'tests="{len(cases)}" failures="{broken}" errors="{int(bool(server.failed))}"'
+    broken = sum(bool(result.findings) and not result.unclear for result in server.results)
+    errors = sum(bool(result.unclear) for result in server.results) + bool(server.failed)
+    counts = f'tests="{len(cases)}" failures="{broken}" errors="{errors}"'
     counts += f' skipped="{int(bool(server.skipped))}" time="{server.seconds:g}"'
     name = quoteattr(f"{server.name} {server.version}")
     return f"<testsuite name={name} {counts}>\n" + "\n".join(cases) + "\n</testsuite>"
@@ -97,6 +100,8 @@ def _case(server: ServerRun, result: Result) -> str:
         f"<testcase classname={quoteattr(server.name)} name={quoteattr(result.scenario)}"
         f' time="{result.seconds:g}">'
     )
+    if result.unclear:
+        return f"{head}<error message={quoteattr(_printable(result.unclear))}/></testcase>"
     if not result.findings:
         return head + "</testcase>"
     message = quoteattr(", ".join(result.findings))
@@ -162,6 +167,9 @@ def as_github(report: Report) -> str:
         if server.failed:
             lines.append(_command("error", server.name, f"could not run: {server.failed}"))
         for result in server.results:
+            if result.unclear:
+                message = f"{result.title}: could not run: {result.unclear}"
+                lines.append(_command("error", server.name, message))
             for id in result.findings:
                 level = "error" if rule(id).severity == "error" else "warning"
                 message = f"{result.title}: {rule(id).meaning}; {rule(id).hint}"

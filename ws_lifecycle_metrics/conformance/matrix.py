@@ -97,6 +97,8 @@ def main() -> int:
     began = time.monotonic()
     servers = run_servers(chosen, list(SCENARIOS.values()))
     report = Report(target="", servers=(*servers, *skipped))
+    if report.interrupted:
+        return report.exit_code  # half a table would be wrong
     options.file.write_text("\n".join(write(report, time.strftime("%Y-%m-%d"))) + "\n")
     if options.json:
         options.json.write_text(json.dumps(verdicts(report), indent=1))

@@ -57,13 +57,14 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerRun:
-    """One server: its results, or why there are none."""
+    """One server: its results, or why there are none. `interrupted`: the user wanted no more."""
 
     name: str
     version: str
     results: tuple[Result, ...] = ()
     skipped: str = ""
     failed: str = ""
+    interrupted: bool = False
     seconds: float = 0.0
 
 
@@ -81,8 +82,15 @@ class Report:
         return [result for server in self.servers for result in server.results]
 
     @property
+    def interrupted(self) -> bool:
+        """Whether the user ended it before all was done."""
+        return any(server.interrupted for server in self.servers)
+
+    @property
     def exit_code(self) -> int:
-        """0 clean, 1 findings, 2 could not run."""
+        """0 clean, 1 findings, 2 could not run, 130 interrupted, as shells have it."""
+        if self.interrupted:
+            return 130
         ran = [server for server in self.servers if server.results]
         if not ran or any(server.failed for server in self.servers):
             return 2

@@ -6,8 +6,8 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,24 +15,30 @@ from ..config import environment_name
 from .application import (
     Approach,
     CannotRun,
-    Trial,
     check_first,
     run_trial,
     shared_and_fresh,
 )
 from .journal import JOURNAL, TARGET, JournalReader
+from .operation import refusal
 from .play import Player
 from .process import StartError, start
 from .result import Result, ServerRun
 from .script import Scenario
 from .servers import ServerKind
+from .trials import Trial
 
 SERVED = "ws_lifecycle_metrics.conformance.served:app"
 Progress = Callable[[str, str], object]
-"""Called with the server's and the scenario's name as each is done."""
+"""Called with the server's and the scenario's name as each is done; raises `Stopped` to end."""
+INTERRUPTED = "interrupted, the results are incomplete"
 
 
-def _silent(_server: str, _scenario: str) -> None:
+class Stopped(Exception):  # noqa: N818  # the user's wish, not an error
+    """The user wants to end."""
+
+
+def silent(_server: str, _scenario: str) -> None:
     """Show no progress."""
 
 
@@ -69,27 +75,45 @@ def serving(chosen: Chosen, target: str = "") -> Iterator[Player]:
 
 
 def run_server(
-    chosen: Chosen, scenarios: Sequence[Scenario], progress: Progress = _silent
+    chosen: Chosen, scenarios: Sequence[Scenario], progress: Progress = silent
 ) -> ServerRun:
     """Play the scenarios on a server; those that may break it, each in a process of its own."""
+    return _collected(chosen, _play_all(chosen, scenarios), [s.id for s in scenarios], progress)
+
+
+def not_begun(chosen: Chosen) -> ServerRun:
+    """Return what there is of a server that an interrupt came before."""
+    why = "interrupted before it began"
+    return ServerRun(name=chosen.name, version=chosen.version, failed=why, interrupted=True)
+
+
+def _collected(
+    chosen: Chosen, played: Generator[Result], ids: Sequence[str], progress: Progress
+) -> ServerRun:
+    """Take results until all are there, it cannot go on, or the user wants no more."""
     began, results = time.monotonic(), dict[str, Result]()
-    failed = ""
+    failed, interrupted = "", False
     try:
-        for result in _play_all(chosen, scenarios):
-            results[result.scenario] = result
-            progress(chosen.name, result.scenario)
-    except StartError as error:
+        with closing(played):  # which ends the server
+            for result in played:
+                results[result.scenario] = result
+                progress(chosen.name, result.scenario)
+    except (StartError, CannotRun) as error:
         failed = str(error)
+    except Stopped:
+        interrupted = len(results) < len(ids)
+        failed = INTERRUPTED if interrupted else ""
     return ServerRun(
         name=chosen.name,
         version=chosen.version,
-        results=tuple(results[s.id] for s in scenarios if s.id in results),
+        results=tuple(results[id] for id in ids if id in results),
         failed=failed,
+        interrupted=interrupted,
         seconds=round(time.monotonic() - began, 1),
     )
 
 
-def _play_all(chosen: Chosen, scenarios: Sequence[Scenario]) -> Iterator[Result]:
+def _play_all(chosen: Chosen, scenarios: Sequence[Scenario]) -> Generator[Result]:
     waiting = [scenario for scenario in scenarios if not scenario.fresh]
     while waiting:
         with serving(chosen) as player:
@@ -121,31 +145,25 @@ def run_application(
     target: str,
     trials: Sequence[Trial],
     approach: Approach,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> ServerRun:
     """Try an application on a server."""
-    began, results, failed = time.monotonic(), list[Result](), ""
-    try:
-        for result in _try_all(chosen, target, trials, approach):
-            results.append(result)
-            progress(chosen.name, result.scenario)
-    except (StartError, CannotRun) as error:
-        failed = str(error)
-    return ServerRun(
-        name=chosen.name,
-        version=chosen.version,
-        results=tuple(results),
-        failed=failed,
-        seconds=round(time.monotonic() - began, 1),
-    )
+    played = _try_all(chosen, target, trials, approach)
+    return _collected(chosen, played, [trial.id for trial in trials], progress)
 
 
 def _try_all(
     chosen: Chosen, target: str, trials: Sequence[Trial], approach: Approach
-) -> Iterator[Result]:
+) -> Generator[Result]:
     shared, fresh = shared_and_fresh(trials)
+    refused: str | None = None
     with serving(chosen, target) as player:
         for trial in shared:
+            if trial.operation and refused is None:  # one for all: they run the same
+                refused = asyncio.run(refusal(player, approach, trial.operation))
+            if trial.operation and refused:
+                yield _unplayed(chosen, trial, refused)
+                continue
             result = asyncio.run(run_trial(player, trial, approach))
             if trial is shared[0]:
                 check_first(result, approach)
@@ -153,3 +171,7 @@ def _try_all(
     for trial in fresh:
         with serving(chosen, target) as player:
             yield asyncio.run(run_trial(player, trial, approach))
+
+
+def _unplayed(chosen: Chosen, trial: Trial, why: str) -> Result:
+    return Result(server=chosen.name, scenario=trial.id, title=trial.sentence, unclear=why)

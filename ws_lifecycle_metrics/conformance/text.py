@@ -23,9 +23,11 @@ def _summary(server: ServerRun) -> str:
         return f"skipped: {_safe(server.skipped)}"
     if server.failed and not server.results:
         return f"could not run: {_last_line(server.failed)}"
-    broken = [result for result in server.results if result.findings]
+    broken = sum(bool(result.findings) for result in server.results)
+    unclear = sum(bool(result.unclear) for result in server.results)
+    counts = ((broken, "with findings"), (unclear, "could not run"))
     done = f"{len(server.results)} scenarios in {server.seconds:g} s, "
-    done += f"{len(broken)} with findings" if broken else "clean"
+    done += ", ".join(f"{count} {what}" for count, what in counts if count) or "clean"
     return done + (f"; stopped: {_last_line(server.failed)}" if server.failed else "")
 
 
@@ -42,9 +44,8 @@ def _safe(text: str) -> str:
 
 
 def _result(result: Result, report: Report) -> Iterator[str]:
-    yield f"  {result.scenario}: {result.title}: {result.verdict}"
-    if result.unclear:
-        yield f"      could not be judged: {_safe(result.unclear)}"
+    verdict = f"could not run: {_safe(result.unclear)}" if result.unclear else result.verdict
+    yield f"  {result.scenario}: {result.title}: {verdict}"
     shown = set()
     for line in folded(result.timeline):
         yield f"    {line.at:8.3f} {line.side:<6} {_safe(line.text)}"
@@ -87,11 +88,22 @@ _REPEATS = 8
 
 
 def _verdict(report: Report) -> str:
+    if report.interrupted:
+        return "incomplete: interrupted"
     if report.exit_code == 2:
-        failed = [s for s in report.servers if s.failed]
-        return "could not run" if not failed else f"could not run on {failed[0].name}"
+        failed = [_unjudged(server) for server in report.servers]
+        failed = [server for server in failed if server]
+        return f"could not run on {', '.join(failed)}" if failed else "could not run"
     found = [id for result in report.results for id in result.findings]
     if not found:
         return "clean"
     app = sum(rule(id).party == "app" for id in found)
     return f"{len(found)} findings: {app} of the application, {len(found) - app} of servers"
+
+
+def _unjudged(server: ServerRun) -> str:
+    """Name a server with the scenarios that could not run, or alone if it could not go on."""
+    if server.failed:
+        return server.name
+    unclear = [result.scenario for result in server.results if result.unclear]
+    return f"{server.name} ({', '.join(unclear)})" if unclear else ""

@@ -40,7 +40,7 @@ def books() -> Row:
             ),
             table(
                 "Lost with their worker",
-                "Connections that were open when their worker died, in the time shown.",
+                "Connections that had not ended when their worker died, in the time shown.",
                 Query(f"{losses} > 0"),
                 columns={"http_route": "Route", "Value": "Lost"},
                 steps=((None, RED),),
