@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import httpx
@@ -18,6 +19,8 @@ from tests.exporter.traffic import asynchronous
 from tests.store.support import die, start_worker
 
 if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 COMMAND = (sys.executable, "-m", "ws_lifecycle_metrics")
@@ -27,6 +30,28 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *arguments], capture_output=True, text=True, timeout=30, check=False
     )
+
+
+@asynccontextmanager
+async def serving(service: str, directory: Path) -> AsyncIterator[tuple[Process, str]]:
+    """A sidecar in a process of its own, and the URL of the metrics that it says."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *("serve", "--port", "0", "--service", service, "--directory", str(directory)),
+        stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    try:
+        line = (await asyncio.wait_for(process.stderr.readline(), 20)).decode()
+        said = rf"serves (http://127\.0\.0\.1:\d+/metrics) for the service {service} in "
+        url = re.search(said, line)
+        assert url is not None, line
+        yield process, url[1]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def test_help() -> None:
@@ -41,27 +66,15 @@ def test_help() -> None:
 async def test_a_signal_ends_it_although_a_client_stays(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND,
-        *("serve", "--port", "0", "--service", "test", "--directory", str(tmp_path)),
-        stderr=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    try:
-        line = (await asyncio.wait_for(process.stderr.readline(), 20)).decode()
-        url = re.search(r"serves (http://127\.0\.0\.1:\d+/metrics) for the service test in ", line)
-        assert url is not None, line
-        async with httpx.AsyncClient(trust_env=False) as http:  # it stays connected
-            answer = await http.get(url[1])
-            assert answer.status_code == 200
-            process.send_signal(number)
-            # A second is what it takes at most, of a processor that others want, too.
-            out, err = await asyncio.wait_for(process.communicate(), 5)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    async with (
+        serving("test", tmp_path) as (process, url),
+        httpx.AsyncClient(trust_env=False) as http,  # it stays connected
+    ):
+        answer = await http.get(url)
+        assert answer.status_code == 200
+        process.send_signal(number)
+        # A second is what it takes at most, of a processor that others want, too.
+        out, err = await asyncio.wait_for(process.communicate(), 5)
     assert process.returncode == 0
     assert out == b""
     assert err.decode().endswith("INFO stopped\n")
@@ -71,26 +84,12 @@ async def test_a_signal_ends_it_although_a_client_stays(
 @asynchronous
 async def test_the_sidecar_says_once_that_no_worker_has_come(tmp_path: Path, used: bool) -> None:
     die(start_worker(tmp_path, service="uv"))
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND,
-        *("serve", "--port", "0", "--service", "uv" if used else "oops"),
-        *("--directory", str(tmp_path)),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    try:
-        line = (await asyncio.wait_for(process.stderr.readline(), 20)).decode()
-        url = re.search(r"serves (http://127\.0\.0\.1:\d+/metrics) for", line)
-        assert url is not None, line
+    async with serving("uv" if used else "oops", tmp_path) as (process, url):
         async with httpx.AsyncClient(trust_env=False) as http:
             for path in ("/metrics", "/connections", "/"):  # and its own looks
-                assert (await http.get(url[1].replace("/metrics", path))).status_code == 200
+                assert (await http.get(url.replace("/metrics", path))).status_code == 200
         process.send_signal(signal.SIGTERM)
         rest = (await asyncio.wait_for(process.communicate(), 5))[1].decode()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
     said = f"WARNING no worker has used the service 'oops' in {tmp_path}; there are: uv\n"
     assert rest.count("no worker has used") == rest.count(said) == (not used)
 

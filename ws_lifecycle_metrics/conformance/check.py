@@ -19,11 +19,15 @@ AT_ONCE = 3
 IMPORT_SECONDS = 60
 
 
+def quiet() -> None:
+    """Say nothing of an interrupt."""
+
+
 def run_servers(
     chosen: Sequence[Chosen],
     scenarios: Sequence[Scenario],
     progress: Progress = silent,
-    on_interrupt: Callable[[], object] = int,
+    on_interrupt: Callable[[], object] = quiet,
 ) -> list[ServerRun]:
     """Judge the servers themselves; `on_interrupt` is called before what runs is waited for."""
 
@@ -39,7 +43,7 @@ def try_application(
     trials: Sequence[Trial],
     approach: Approach,
     progress: Progress = silent,
-    on_interrupt: Callable[[], object] = int,
+    on_interrupt: Callable[[], object] = quiet,
 ) -> list[ServerRun]:
     """Try an application on the servers; raises `CannotRun` if it cannot be imported."""
     check_import(chosen[0].python if chosen else sys.executable, target)

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..store.process import stat_fields
+
 HOST = "127.0.0.1"
 LOG = "server.log"
 
@@ -107,9 +109,8 @@ class Running:
         found = set()
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):  # it may end while it is read
-                # pid (name) state parent group …; the name may hold spaces and brackets
-                state, _parent, group = stat.read_text().rpartition(") ")[2].split()[:3]
-                if int(group) == self.pid and state != "Z":
+                state, _parent, group = stat_fields(stat.read_bytes())[:3]
+                if int(group) == self.pid and state != b"Z":
                     found.add(int(stat.parent.name))
         return tuple(sorted(found - {self.pid}))
 

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..watchdog.processes import ProcessTable
+
 SERVERS = frozenset({"granian", "uvicorn", "hypercorn", "daphne", "gunicorn"})
 
 
@@ -15,14 +17,16 @@ def serving_processes() -> Iterator[tuple[str, list[str]]]:
     A server's workers have its arguments; they are the same server.
     """
     parents, servers = dict[int, int](), dict[int, tuple[str, list[str]]]()
+    table = ProcessTable()
     for folder in Path("/proc").glob("[0-9]*"):
         pid = int(folder.name)
+        process = table.process(pid)
+        if process is None:
+            continue
+        parents[pid] = process.parent
+        if process.uid != os.geteuid():
+            continue
         try:
-            status = folder.joinpath("stat").read_text("latin-1")
-            # After the name, which may hold anything, in parentheses, and the state.
-            parents[pid] = int(status.rpartition(")")[2].split()[1])
-            if folder.stat().st_uid != os.geteuid():
-                continue
             words = folder.joinpath("cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue  # it ended while it was looked at

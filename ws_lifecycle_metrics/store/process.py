@@ -27,12 +27,16 @@ def namespace(kind: str) -> int:
         return 0
 
 
+def stat_fields(stat: bytes) -> list[bytes]:
+    """Return what stands in a process's `stat` from its state on; ValueError if nothing does."""
+    # The name, in parentheses, may hold anything; the fields are counted from its end.
+    return stat[stat.rindex(b")") + 2 :].split()
+
+
 def start_ticks(pid: int) -> int:
     """Return when a process started, in clock ticks since boot, or 0 if it cannot be told."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
-        # The name, in parentheses, may hold anything; the fields are counted from its end.
-        return int(text[text.rindex(b")") + 2 :].split()[19])
+        return int(stat_fields(Path(f"/proc/{pid}/stat").read_bytes())[19])
     except (OSError, ValueError, IndexError):
         return 0
 

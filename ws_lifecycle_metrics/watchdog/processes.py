@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..store.process import stat_fields
+
 _ESTABLISHED, _CLOSE_WAIT, _LISTEN = "01", "08", "0A"
 
 
@@ -45,9 +47,7 @@ class ProcessTable:
         try:
             folder = self._root / str(pid)
             uid = folder.stat().st_uid
-            text = (folder / "stat").read_bytes()
-            # The name, in parentheses, may hold anything; the fields are counted from its end.
-            fields = text[text.rindex(b")") + 2 :].split()
+            fields = stat_fields((folder / "stat").read_bytes())
             return Process(fields[0].decode(), int(fields[1]), int(fields[19]), uid)
         except (OSError, ValueError, IndexError):
             return None
