@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 from .application import Approach, CannotRun
 from .result import ServerRun
@@ -17,6 +17,8 @@ from .trials import Trial
 AT_ONCE = 3
 """Servers that run side by side: most of the time is spent waiting for what never comes."""
 IMPORT_SECONDS = 60
+LOOK_SECONDS = 0.25
+"""A signal that the kernel gives to another thread ends no wait of the main one: it must look."""
 
 
 def quiet() -> None:
@@ -71,6 +73,11 @@ def _side_by_side(
     with ThreadPoolExecutor(AT_ONCE) as pool:
         futures = [pool.submit(run, one, tell) for one in chosen]
         try:
+            running = set(futures)
+            while running:
+                ended, running = wait(running, LOOK_SECONDS, FIRST_COMPLETED)
+                for future in ended:
+                    future.result()  # which raises what broke it
             return [future.result() for future in futures]
         except BaseException as error:
             stopped.set()
