@@ -26,15 +26,19 @@ def safe_label(value: object) -> str:
     """
     if not isinstance(value, str):
         return OTHER
-    text = value[:MAX_LENGTH]
+    return printable(value[:MAX_LENGTH])[:MAX_LENGTH]
+
+
+def printable(text: str) -> str:
+    """Return a text made harmless as by `safe_label`, of any length."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(map(_escape, text))[:MAX_LENGTH]
+    return "".join(map(_escape, text))
 
 
 def safe_end(text: str) -> str:
     """Return a text made harmless as by `safe_label`; of a longer one the end, after `…`."""
-    safe = "".join(map(_escape, text[-MAX_LENGTH:]))
+    safe = printable(text[-MAX_LENGTH:])
     if max(len(text), len(safe)) <= MAX_LENGTH:
         return safe
     return "…" + safe[1 - MAX_LENGTH :]

@@ -101,6 +101,15 @@ def test_a_thread_is_seen_and_never_its_values():
     assert thread_stack(1) == ((), "")
 
 
+def test_a_path_with_control_characters_breaks_no_log_line():
+    names = {}
+    source = "async def waits(inner): await inner()"
+    exec(compile(source, "/srv/\x1b[31m\udcff\n/app.py", "exec"), names)
+    lines, where = asyncio.run(_chain_of(names["waits"](innermost)))
+    assert lines[0] == "/srv/\\x1b[31m\\udcff\\n/app.py:1:waits"
+    assert where.endswith(":innermost")
+
+
 @pytest.fixture
 def directory(tmp_path):
     with Directory(tmp_path / "service", create=True) as opened:

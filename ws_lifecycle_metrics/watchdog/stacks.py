@@ -13,6 +13,8 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
+from ..labels import printable
+
 MOST_FRAMES = 40
 MOST_AWAITS = 200
 _OWN = str(Path(__file__).resolve().parents[1])
@@ -75,7 +77,8 @@ def _lines(places: list[tuple[CodeType, int]]) -> tuple[Frames, str]:
 
 
 def _line(code: CodeType, line: int | None) -> str:
-    return f"{code.co_filename}:{line or 0}:{code.co_qualname}"
+    # A path may hold anything but NUL, and this ends in logs.
+    return printable(f"{code.co_filename}:{line or 0}:{code.co_qualname}")
 
 
 def is_users(code: CodeType) -> bool:
