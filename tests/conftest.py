@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
+import hypothesis  # noqa: F401  # before anything is frozen: its plugins are looked for by referrers
 import pytest
 
 from ws_lifecycle_metrics.store import workers
