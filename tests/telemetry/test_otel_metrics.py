@@ -235,10 +235,11 @@ def test_a_second_call_for_one_provider_does_nothing(tracing, provider, exporter
     assert not recwarn.list
 
 
-def test_a_second_provider_sees_the_same(tracing, provider, exporter):
+@pytest.mark.parametrize("named", [True, False], ids=["its service named", "the middleware's"])
+def test_a_second_provider_sees_the_same(tracing, provider, exporter, named):
     reader = InMemoryMetricReader()
     second = MeterProvider([reader], shutdown_on_exit=False)
-    observe(second, tracing.config)
+    observe(second, tracing.config if named else None)
     first = samples(collected(provider, exporter))
     seen = samples(reader.get_metrics_data())
     assert seen

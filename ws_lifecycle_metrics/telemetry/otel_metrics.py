@@ -185,7 +185,7 @@ class _Reading:
             return self._families[name]
 
 
-_observed: weakref.WeakKeyDictionary[MeterProvider, set[tuple[str, str]]] = (
+_observed: weakref.WeakKeyDictionary[MeterProvider, set[tuple[str, str] | None]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -198,13 +198,12 @@ def observe(
 ) -> None:
     """Make asynchronous counters and gauges of all that is counted in this process.
 
-    With no provider the global one is used, which may be set later. A second call for the same
-    provider and service does nothing.
+    With no provider the global one is used, which may be set later; with no `config` the service
+    is the one of this process's middleware. A second call for the same of both does nothing.
     """
     provider = metrics.get_meter_provider() if meter_provider is None else meter_provider
-    config = Config() if config is None else config
     places = _observed.setdefault(provider, set())
-    place = (config.directory, config.service)
+    place = None if config is None else (config.directory, config.service)
     if place in places:
         return
     places.add(place)
