@@ -73,7 +73,7 @@ class LifecycleMiddleware:
             return receive, None, None  # whatever it is, it is the application's to refuse
         worker = attended(self.config)
         if kind == "lifespan":
-            return _noting_shutdown(receive, self.config), None, None
+            return _noting_lifespan(receive, self.config), None, None
         if worker.internal_errors >= MOST_FAULTS:
             return receive, None, None
         if self._is_inner(receive, worker):
@@ -99,14 +99,16 @@ class LifecycleMiddleware:
         return routes.template(self.config, self._channels, scope)
 
 
-def _noting_shutdown(receive: Receive, config: Config) -> Receive:
+def _noting_lifespan(receive: Receive, config: Config) -> Receive:
     async def noting() -> Any:
         message = await receive()
         try:
-            if type(message) is dict and message.get("type") == "lifespan.shutdown":
-                worker = existing(config)
-                if worker is not None:
-                    worker.drain()
+            kind = message.get("type") if type(message) is dict else None
+            worker = existing(config)
+            if worker is not None and kind == "lifespan.startup":
+                worker.startup()
+            elif worker is not None and kind == "lifespan.shutdown":
+                worker.shutdown()
         except Exception as error:  # noqa: BLE001  # the boundary: the message is the application's
             log_fault(error)
         return message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Any
 
@@ -177,6 +178,46 @@ def test_lifespan_shutdown_is_noted_and_passed(config: Config) -> None:
     assert [id(m) for m in seen] == [id(startup), id(shutdown)]
     assert sent == [complete]
     assert sent[0] is complete
+
+
+def test_a_worker_drains_with_the_last_server_on_its_loop(config: Config) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+
+    wrapped = LifecycleMiddleware(app, config=config)
+
+    async def serve(*told: str) -> None:
+        servers = {"public": asyncio.Queue[Any](), "admin": asyncio.Queue[Any]()}
+        calls = {
+            name: asyncio.create_task(wrapped({"type": "lifespan"}, queue.get, Peer().send))
+            for name, queue in servers.items()
+        }
+        await pause_of_loop()
+        for name, event in (one.split() for one in told):
+            servers[name].put_nowait({"type": f"lifespan.{event}"})
+            await pause_of_loop()
+        for call in calls.values():
+            call.cancel()
+        await asyncio.wait(calls.values(), timeout=10)
+
+    def drains(*told: str) -> bool:
+        asyncio.run(serve(*told))
+        worker = existing(config)
+        assert worker is not None
+        return worker.draining
+
+    both = "public startup", "admin startup"
+    assert not drains(*both, "admin shutdown")
+    assert drains(*both, "admin shutdown", "public shutdown")
+    assert not drains()  # another loop, after the first server has ended
+    assert not drains("public startup", "public shutdown", "admin startup")
+
+
+async def pause_of_loop() -> None:
+    """Let all that is ready run."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 async def _accept(scope: Any, receive: Any, send: Any) -> None:

@@ -79,6 +79,24 @@ def test_mixed_load_balances(server: Server, tmp_path: Path):
     after = scrape(running.segments)
     assert_balanced(after, tally)
     assert total(after, "websocket_server_lost_connections_total") == 0
+    # Hypercorn's parent kills what is left of its workers once the first one has stopped.
+    assert not deaths(after) or server.name == "hypercorn"
+
+
+@pytest.mark.parametrize("options", ["--workers 2", "--ws wsproto"])
+def test_a_sigterm_is_no_death_without_a_lifespan(options: str, tmp_path: Path):
+    command = f"uvicorn --lifespan off {options} examples.uvicorn.app:app"
+    server = Server(name="uvicorn", command=command, workers=2 if "2" in options else 1)
+    with serving(server, tmp_path) as running:
+        load_every_worker(running)
+        eventually(lambda: settled(running.segments), 30, "active connections at 0")
+    assert not deaths(scrape(running.segments))
+
+
+def deaths(books: Samples) -> list[object]:
+    """The workers that are said to have died."""
+    dead = ("reason", "dead")
+    return [k for k, v in books.items() if k[0] == "asgi_worker_stuck" and dead in k[1] and v]
 
 
 def load_every_worker(running: Running) -> Tally:

@@ -61,6 +61,7 @@ class Worker:
         self.left: dict[int, Any] = {}  # subscriptions whose connection has ended, by its serial
         self.loop: Any = None  # asyncio's, where other threads may leave a step
         self.served: Any = None  # what all scopes share that need nothing of their own
+        self.lifespans = 0  # of servers on this loop that say when they shut down
         self.beats = False  # whether a heartbeat comes that publishes
         self.noted: dict[int, Any] = {}  # conversations with counts that are not written yet
         self.record_blocks: list[tuple[int, Words]] = []
@@ -109,6 +110,22 @@ class Worker:
     def switch_off(self) -> None:
         """Say that this worker's middleware observes no more."""
         self.segment.header[at.SWITCHED_OFF_SINCE] = time.monotonic_ns()
+
+    def serve(self) -> None:
+        """Say that a server begins, with a loop of its own: what was told of one before is over."""
+        self.lifespans = 0
+        self.segment.header[at.DRAINING_SINCE] = 0
+
+    def startup(self) -> None:
+        """Note that the lifespan of a server on this loop begins."""
+        self.lifespans += 1
+        self.segment.header[at.DRAINING_SINCE] = 0
+
+    def shutdown(self) -> None:
+        """Note that such a lifespan ends: with the last one the worker drains."""
+        self.lifespans -= 1
+        if self.lifespans <= 0:
+            self.drain()
 
     def drain(self) -> None:
         """Say that the server has begun to shut down."""

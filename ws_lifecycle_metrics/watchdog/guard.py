@@ -11,8 +11,10 @@ import signal
 import sys
 import threading
 import time
+from asyncio import AbstractEventLoop
 from collections import deque
 from contextlib import suppress
+from contextvars import Context
 
 from ..config import Config
 from ..store import layout as at
@@ -29,6 +31,8 @@ from .stuck import StuckEvent, write_limits
 PERIOD = 0.5
 SCAN_EVERY = NS
 LOOK_FOR_FILE_EVERY = 5 * NS
+LOOK_FOR_END_EVERY = 0.05
+"""Half of the least time that uvicorn takes to end by SIGTERM, which runs no exit handler."""
 MOST_QUEUED = 10_000
 
 
@@ -45,13 +49,16 @@ def attended(config: Config) -> Worker:
     return worker
 
 
-def server_stops() -> bool:
-    """Whether the server of this process was told to stop, as far as its handler shows.
+def server_stops() -> bool | None:
+    """Whether the server of this process was told to stop; None where its handler can't show it.
 
     uvicorn and gunicorn wait for the open connections before the lifespan hears of it.
     """
     owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return getattr(owner, "should_exit", None) is True or getattr(owner, "alive", None) is False
+    stops, lives = getattr(owner, "should_exit", None), getattr(owner, "alive", None)
+    if type(stops) is not bool and type(lives) is not bool:
+        return None
+    return stops is True or lives is False
 
 
 class Watch:
@@ -76,6 +83,9 @@ class Watch:
         self.worker.loop = loop if hasattr(loop, "call_soon_threadsafe") else None
         self.heartbeat.start(loop)
         _Thread.watch(self)
+        self.worker.serve()
+        if self.worker.loop is not None and server_stops() is not None:
+            self._look_for_end(self.worker.loop)
 
     def _each(self, now: int) -> None:
         try:
@@ -94,9 +104,17 @@ class Watch:
             reports.log_fault(error)
             self.worker.count_internal_error()
 
+    def _look_for_end(self, loop: AbstractEventLoop) -> None:
+        """Drain once the server is told to stop; a lifespan, where there is one, tells it too.
+
+        Of several servers on one loop the signal's handler is only one's.
+        """
+        if loop is self.heartbeat.loop:
+            if self.worker.lifespans <= 1 and server_stops():
+                self.worker.drain()
+            loop.call_later(LOOK_FOR_END_EVERY, self._look_for_end, loop, context=Context())
+
     def _scan(self, now: int) -> None:
-        if not self.worker.draining and server_stops():
-            self.worker.drain()
         found = self._scanner.scan(now)
         if found.connections is not None and found.connections != self._stacks.connections:
             self._stacks.connections = found.connections
