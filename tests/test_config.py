@@ -105,7 +105,7 @@ def test_the_service_has_a_name_from_anywhere(monkeypatch, environment, service)
 
 BAD = [
     *((Config, "service", bad) for bad in ("", ".", "..", "a/b", "x" * 65, "a\n", None, 7)),
-    *((cls, "directory", bad) for cls in BOTH for bad in (None, 7, b"/run")),
+    *((cls, "directory", bad) for cls in BOTH for bad in (None, 7, b"/run", "run", "~/x", "/a\0")),
     *((Config, "policy", bad) for bad in ("Observe", "", None, 3)),
     *((Config, "route", bad) for bad in ("/chat", 7)),
     *((Config, option, bad) for option in ("routes", "subprotocols")
@@ -118,8 +118,16 @@ BAD = [
     *((ExporterConfig, "max_clients", bad) for bad in (0, -1, 10**6, None)),
     *((ExporterConfig, option, bad) for option in (
         "header_timeout", "write_timeout", "idle_timeout", "collect_timeout")
-      for bad in (0, -1, float("nan"), float("inf"), "1", True, None)),
+      for bad in (0, -1, float("nan"), float("inf"), 2**60, "1", True, None)),
+    *((Config, "stuck_loop_blocked", bad) for bad in (0.4, 0.9, 2e9)),
+    (Config, "stall_megamiss", 0.1),
+    (ExporterConfig, "recycle_jitter", -0.1),
 ]  # fmt: skip
+
+
+def test_a_pause_and_a_jitter_may_be_none():
+    config = ExporterConfig(recycle_pause=0, recycle_jitter=0)
+    assert (config.recycle_pause, config.recycle_jitter) == (0, 0)
 
 
 @pytest.mark.parametrize(("cls", "option", "bad"), BAD)

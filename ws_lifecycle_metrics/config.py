@@ -18,6 +18,10 @@ RouteCallable = Callable[[Mapping[str, Any]], "str | None"]
 StuckCallable = Callable[[Any], object]
 T = TypeVar("T")
 
+MOST_SECONDS = 1_000_000_000  # thirty years; in ns it still fits into a word
+TWO_BEATS = 0.5  # a loop that is silent for less may be between them
+_MAY_BE_0 = ("recycle_pause", "recycle_jitter")
+
 
 class ConfigError(ValueError):
     """An option that does not exist, or a value that it does not accept."""
@@ -132,14 +136,21 @@ def _check_place(service: object, directory: object) -> None:
             f"service={service!r}: accepted are 1 to 64 letters, digits, '.', '_' and "
             "'-', not starting with '.'"
         )
-    if not isinstance(directory, str):
-        raise ConfigError(f"directory={directory!r}: accepted is a path as str")
+    absolute = isinstance(directory, str) and (not directory or os.path.isabs(directory))
+    if not absolute or "\0" in cast("str", directory):
+        raise ConfigError(f"directory={directory!r}: accepted is an absolute path as str")
 
 
 def _check_seconds(option: str, value: object) -> None:
-    number = type(value) in (int, float)
-    if not number or not math.isfinite(cast("float", value)) or cast("float", value) <= 0:
-        raise ConfigError(f"{option}={value!r}: accepted is a number of seconds above 0")
+    least = 0 if option in _MAY_BE_0 else math.ulp(0)
+    if type(value) not in (int, float) or not least <= cast("float", value) <= MOST_SECONDS:
+        above = "from" if least == 0 else "above"
+        raise ConfigError(f"{option}={value!r}: accepted are seconds {above} 0, to {MOST_SECONDS}")
+
+
+def _check_least(option: str, value: float, least: float, what: str) -> None:
+    if value < least:
+        raise ConfigError(f"{option}={value!r}: accepted are {what} ({least:g} s) or more")
 
 
 def _check_callable(option: str, value: object, takes: str) -> None:
@@ -264,7 +275,7 @@ class Config:
         "faulthandler", "Write the stacks of all threads when the loop is stuck, the GIL held too."
     )
     faulthandler_exit: bool = _switch(
-        "faulthandler_exit", "Then end the process, for servers that start another; faulthandler."
+        "faulthandler_exit", "Also end the process then, where the server starts another."
     )
 
     def __post_init__(self) -> None:
@@ -273,12 +284,9 @@ class Config:
             raise ConfigError(f"policy={self.policy!r}: accepted are {', '.join(POLICIES)}")
         _check_callable("route", self.route, "the scope")
         _check_callable("on_stuck", self.on_stuck, "an event")
-        _check_names("routes", self.routes)
-        _check_names("subprotocols", self.subprotocols)
-        _check_names("operations", self.operations)
-        _check_range("max_operations", self.max_operations, 0, 1000)
-        _check_range("max_routes", self.max_routes, 0, 1000)
-        _check_range("max_subprotocols", self.max_subprotocols, 0, 1000)
+        for option in ("routes", "subprotocols", "operations"):
+            _check_names(option, getattr(self, option))
+            _check_range(f"max_{option}", getattr(self, f"max_{option}"), 0, 1000)
         _check_range("max_connections", self.max_connections, 0, 10_000_000)
         if self.span_budget is not None:
             _check_range("span_budget", self.span_budget, 0, 1_000_000)
@@ -289,13 +297,12 @@ class Config:
         for option in (item.name for item in fields(self)):
             if option.startswith(("stuck_", "stall_", "death_")):
                 _check_seconds(option, getattr(self, option))
-        for option in (
-            "cancel_stuck_closing",
-            "faulthandler",
-            "faulthandler_exit",
-            "span_client_address",
-        ):
-            _check_switch(option, getattr(self, option))
+            elif option.startswith(("cancel_", "faulthandler", "span_client_")):
+                _check_switch(option, getattr(self, option))
+        miss, megamiss, blocked = self.stall_miss, self.stall_megamiss, self.stuck_loop_blocked
+        _check_least("stall_megamiss", megamiss, miss, "stall_miss")
+        _check_least("stuck_loop_blocked", blocked, megamiss, "stall_megamiss")
+        _check_least("stuck_loop_blocked", blocked, TWO_BEATS, "two beats")
 
 
 def checked(config: object) -> Config:

@@ -164,7 +164,7 @@ async def test_a_worker_that_hangs_is_told_with_its_line(tmp_path: Path) -> None
         printed.append(run("connections", *place, "--json").stdout)
         return ", at " in printed[-2]
 
-    options = {"stuck_loop_blocked": 0.3, "stall_megamiss": 0.1}
+    options = {"stuck_loop_blocked": 0.5, "stall_megamiss": 0.2}
     async with open_connections(tmp_path, "/chat", **options):
         hang_until(told)
     *table, line = printed[-2].splitlines()

@@ -18,6 +18,7 @@ from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.layout import NS, ROUTE_BLOCK, WORKER_BLOCK
 from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
 from ws_lifecycle_metrics.store.workers import existing
+from ws_lifecycle_metrics.watchdog.gauges import worker_gauges
 from ws_lifecycle_metrics.watchdog.heartbeat import INTERVAL, Heartbeat
 from ws_lifecycle_metrics.watchdog.scan import Scanner
 
@@ -180,6 +181,7 @@ def test_a_new_loop_in_the_same_thread_beats_and_a_stopped_one_is_not_missed(tmp
         time.sleep(0.02)
     [health] = snapshot(config).health
     assert (health.reason, health.beat_age) == (None, None)
+    assert worker_gauges([health], 0)[catalog.WORKERS_REPORTING.name] == {(): 0}
     assert asyncio.run(main()) > first
 
 
@@ -327,7 +329,7 @@ EXITS = """
 import asyncio, sys, time
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
 
-options = {"stuck_loop_blocked": 1.0, "faulthandler": True, "faulthandler_exit": True}
+options = {"stuck_loop_blocked": 1.0, "faulthandler_exit": True}  # which stacks come before
 config = Config(service="test", directory=sys.argv[1], **options)
 async def passes(scope, receive, send): ...
 app = LifecycleMiddleware(passes, config=config)

@@ -15,6 +15,8 @@ from .workers import Health
 
 Labels = tuple[str, ...]
 
+_SILENT = ("loop_blocked", "stopped")
+
 
 def stuck_records(worker: Contents, health: Health) -> Iterator[tuple[int, memoryview, str]]:
     """Yield the stuck records of a worker: the route's number, the record and the reason."""
@@ -79,7 +81,7 @@ def worker_gauges(health: Sequence[Health], wall: float) -> dict[str, dict[Label
             (worker,): sockets.accept_queue for worker, sockets in seen
         },
         catalog.WORKERS_REPORTING.name: {
-            (): sum(h.reason not in ("loop_blocked", "stopped") for h in living)
+            (): sum(h.beat_age is not None and h.reason not in _SILENT for h in living)
         },
     }
 

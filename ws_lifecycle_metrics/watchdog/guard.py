@@ -73,8 +73,10 @@ class Watch:
         self._changed = False
         self._scan_at = self._file_at = 0
         self._stall = (-1, 0)  # the beat after which the loop hangs, and what was said of it
-        self._faults = faults.Timer(worker) if worker.config.faulthandler else None
-        write_limits(worker.segment.header, worker.config)
+        config = worker.config
+        wanted = config.faulthandler or config.faulthandler_exit
+        self._faults = faults.Timer(worker) if wanted else None
+        write_limits(worker.segment.header, config)
 
     # On the loop.
 
