@@ -42,7 +42,8 @@ STUCK = Alert(
         causes=(
             "Blocking code on the event loop: a synchronous query, `time.sleep()`, a lock, DNS.",
             "A computation or a C call that holds the interpreter.",
-            "A server that lost itself in a close; Granian before 2.3.2 is known for it.",
+            "A server that hangs itself: Granian 2.2.6 to 2.7.0 can deadlock, and before 2.7.9 it"
+            " freezes when an application returns with a `receive()` in flight.",
             "A machine without processor time, memory or file descriptors.",
         ),
         fix=(
