@@ -107,7 +107,7 @@ def _rule_section(rule: Rule) -> str:
 
 def _sentence(text: str) -> str:
     word = text.partition(" ")[0]
-    start = word.capitalize() if word.isalpha() else word  # not of receive() or a key
+    start = word[:1].upper() + word[1:] if word.isalpha() else word  # not of receive() or a key
     return start + text[len(word) :].rstrip(".") + "."
 
 

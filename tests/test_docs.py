@@ -49,6 +49,20 @@ def test_every_rule_and_metric_is_there():
     assert [m.name for m in METRICS.values() if f"| `{m.prometheus}` |" not in metrics] == []
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a message was sent.", "A message was sent."),
+        ("ASGI WebSocket, Connect: one", "ASGI WebSocket, Connect: one."),
+        ("receive() was called", "receive() was called."),
+        ("", "."),
+    ],
+    ids=["words", "a name in capitals", "code", "nothing"],
+)
+def test_a_sentence_keeps_its_names(text, sentence):
+    assert generate._sentence(text) == sentence
+
+
 def test_cells_keep_their_table():
     assert generate.table(["a"], [["x|y\nz"]]).splitlines()[-1] == r"| x\|y z |"
 
