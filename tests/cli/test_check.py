@@ -33,7 +33,9 @@ def run(*arguments: str) -> Result:
 def test_clean_is_zero() -> None:
     result = run("check", "tests.conformance.apps:echo", *SERVER, "--scenario", "text")
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-1] == "clean"
+    first, last = result.stdout.splitlines()
+    assert ": 1 scenario in " in first
+    assert last == "clean"
 
 
 def test_findings_are_one_and_stand_in_the_timeline() -> None:
@@ -43,6 +45,7 @@ def test_findings_are_one_and_stand_in_the_timeline() -> None:
         result.stdout
     )
     assert "secret" not in result.output
+    assert result.stdout.splitlines()[-1] == "1 finding: 1 of the application, 0 of servers"
 
 
 def test_a_rule_can_be_suppressed() -> None:
@@ -149,7 +152,7 @@ def test_a_version_of_its_own_is_installed_once(
     arguments = ("check", "--server", "hypercorn==0.17.3", "--scenario", "echo-text")
     first = run(*arguments)
     assert first.exit_code == 0, first.output
-    assert "hypercorn 0.17.3: 1 scenarios" in first.stdout
+    assert "hypercorn 0.17.3: 1 scenario in " in first.stdout
     monkeypatch.setattr(venvs, "_make", None)
     assert run(*arguments).exit_code == 0
 

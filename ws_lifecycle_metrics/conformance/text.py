@@ -26,7 +26,8 @@ def _summary(server: ServerRun) -> str:
     broken = sum(bool(result.findings) for result in server.results)
     unclear = sum(bool(result.unclear) for result in server.results)
     counts = ((broken, "with findings"), (unclear, "could not run"))
-    done = f"{len(server.results)} scenarios in {server.seconds:g} s, "
+    number = len(server.results)
+    done = f"{number} scenario{'s' * (number != 1)} in {server.seconds:g} s, "
     done += ", ".join(f"{count} {what}" for count, what in counts if count) or "clean"
     return done + (f"; stopped: {_last_line(server.failed)}" if server.failed else "")
 
@@ -98,7 +99,8 @@ def _verdict(report: Report) -> str:
     if not found:
         return "clean"
     app = sum(rule(id).party == "app" for id in found)
-    return f"{len(found)} findings: {app} of the application, {len(found) - app} of servers"
+    findings = "1 finding" if len(found) == 1 else f"{len(found)} findings"
+    return f"{findings}: {app} of the application, {len(found) - app} of servers"
 
 
 def _unjudged(server: ServerRun) -> str:
