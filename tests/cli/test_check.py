@@ -124,6 +124,11 @@ def test_a_server_that_is_not_installed_is_skipped_with_the_reason(
     assert "pip install granian" in alone.stderr
 
 
+def test_what_would_help_can_be_pasted_into_a_shell() -> None:
+    kind = ServerKind(name="x", arguments="", modules=("not_there",), packages=("x>=25", "y"))
+    assert kind.missing() == "not_there not installed; pip install 'x>=25' y"
+
+
 def test_a_version_that_does_not_exist_is_skipped_with_pips_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ class ServerKind:
         absent = [module for module in self.modules if not _importable(module)]
         if not absent:
             return ""
-        return f"{', '.join(absent)} not installed; pip install {' '.join(self.packages)}"
+        return f"{', '.join(absent)} not installed; pip install {shlex.join(self.packages)}"
 
     def installed_version(self) -> str:
         """Return the version that this interpreter would run."""
