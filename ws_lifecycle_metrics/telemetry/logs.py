@@ -94,7 +94,7 @@ def log_fault(error: Exception) -> None:
 
 
 def log_route_failed(error: Exception) -> None:
-    """Log an exception the user's `Config.route`."""
+    """Log an exception of the user's `Config.route`."""
     held = _limit.take("route")
     if held is not None:
         logger.error("Config.route raised; the connection's route is 'other'", exc_info=error)
