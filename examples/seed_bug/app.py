@@ -18,10 +18,10 @@ settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, INSTALLED_APPS=["
 django.setup()
 
 from django.core.asgi import get_asgi_application  # noqa: E402  # Django asks for this order
-from django.urls import path  # noqa: E402
-from strawberry.channels import GraphQLWSConsumer  # noqa: E402
+from django.urls import path  # noqa: E402  # Django asks for this order
+from strawberry.channels import GraphQLWSConsumer  # noqa: E402  # needs the set-up, too
 
-from ws_lifecycle_metrics import LifecycleMiddleware  # noqa: E402
+from ws_lifecycle_metrics import LifecycleMiddleware  # noqa: E402  # keeps the groups apart
 
 urlpatterns: list[object] = []
 

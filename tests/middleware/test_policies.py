@@ -121,7 +121,11 @@ def test_shield_drops_what_follows_the_end_and_only_that(
     observed, shielded = Peer([CONNECT]), Peer([CONNECT])
     base = tmp_path_factory.getbasetemp() / "shield"
     for policy, peer in (("observe", observed), ("shield", shielded)):
-        config = Config(service=policy, directory=str(base), policy=policy)  # type: ignore[arg-type]
+        config = Config(
+            service=policy,
+            directory=str(base),
+            policy=policy,  # type: ignore[arg-type]  # a str, and one of the policies
+        )
         finish(LifecycleMiddleware(app, config=config)(scope(**SCOPE), peer.receive, peer.send))
     assert [id(m) for m in observed.sent] == [id(m) for m in sends]
     ends = next((n for n, m in enumerate(sends) if is_close(m)), len(sends))
