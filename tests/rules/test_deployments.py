@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import subprocess
 import warnings
@@ -129,11 +131,38 @@ def test_units_share_what_the_sidecar_reads():
     assert "PrivateIPC" not in sidecar
 
 
-def test_systemd_accepts_the_units(tmp_path):
+def uncommented(text: str) -> str:
+    return re.sub(r"^#(?=[A-Z]\w+=)", "", text, flags=re.MULTILINE)
+
+
+def test_the_watchdogs_part_restarts_the_application(tmp_path):
+    path = tmp_path / UNITS[1].name
+    path.write_text(uncommented(UNITS[1].read_text()))
+    options = unit(path)
+    assert options["Type"] == "notify"
+    shell = shlex.split(options["ExecStopPost"].removeprefix("+"))
+    (tmp_path / "systemctl").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "systemctl").chmod(0o755)
+    said = {
+        result: subprocess.run(
+            shell,
+            env={"PATH": str(tmp_path), "SERVICE_RESULT": result},
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        ).stdout
+        for result in ("success", "watchdog")
+    }
+    assert said == {"success": "", "watchdog": f"--no-block try-restart {UNITS[0].name}\n"}
+
+
+@pytest.mark.parametrize("choose", [str, uncommented], ids=["as they are", "with all options"])
+def test_systemd_accepts_the_units(tmp_path, choose):
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     for path in UNITS:  # the programs are the user's: those of this machine stand in for them
-        text = path.read_text().replace("/srv/chat/.venv/bin/", "/usr/bin/env ")
+        text = choose(path.read_text()).replace("/srv/chat/.venv/bin/", "/usr/bin/env ")
         (tmp_path / path.name).write_text(text)
     found = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / p.name) for p in UNITS)],
