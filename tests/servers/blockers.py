@@ -6,9 +6,11 @@ table of docs/watchdog.md.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
+import sys
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -262,6 +264,11 @@ def main() -> None:
     """Run everything with the default thresholds and write the table."""
     from tests.servers.test_freeze import see_the_freeze
 
+    argparse.ArgumentParser(
+        prog="python -m tests.servers.blockers", description=(__doc__ or "").partition("\n")[0]
+    ).parse_args()
+    # As an exception, so that the servers and the sidecar end before us.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     rows = [HEAD, "|---" * HEAD.count(" | ") + "|---|"]
     with TemporaryDirectory() as folder:
         for server in (UVICORN, GRANIAN):
