@@ -2,9 +2,8 @@
 
     uvicorn --workers 2 examples.opentelemetry.app:app
 
-OTEL_EXPORTER_OTLP_ENDPOINT says where to."""
-
-from __future__ import annotations
+OTEL_EXPORTER_OTLP_ENDPOINT says where to.
+"""
 
 import asyncio
 
@@ -16,25 +15,26 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from examples.uvicorn.app import serve
 from ws_lifecycle_metrics import LifecycleMiddleware
 from ws_lifecycle_metrics.telemetry.otel_metrics import LifecycleMetricExporter, observe
 from ws_lifecycle_metrics.telemetry.shutdown import shutdown
 
 
+@LifecycleMiddleware
 async def app(scope, receive, send):
-    if scope["type"] != "lifespan":
-        return await echo(scope, receive, send)
-    # In the worker's own process: a provider does not survive a fork.
-    traces = TracerProvider(shutdown_on_exit=False)
-    traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(traces)
-    reader = PeriodicExportingMetricReader(LifecycleMetricExporter(OTLPMetricExporter()))
-    numbers = MeterProvider([reader], shutdown_on_exit=False)
-    metrics.set_meter_provider(numbers)
-    observe()
-    await echo(scope, receive, send)
-    return await asyncio.to_thread(shutdown, traces, numbers)
-
-
-echo = LifecycleMiddleware(serve)
+    await receive()  # lifespan.startup, or websocket.connect
+    if scope["type"] == "lifespan":  # in the worker's own process: no provider survives a fork
+        traces = TracerProvider(shutdown_on_exit=False)
+        traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        trace.set_tracer_provider(traces)
+        reader = PeriodicExportingMetricReader(LifecycleMetricExporter(OTLPMetricExporter()))
+        metrics.set_meter_provider(numbers := MeterProvider([reader], shutdown_on_exit=False))
+        observe()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await asyncio.to_thread(shutdown, traces, numbers)
+        await send({"type": "lifespan.shutdown.complete"})
+    elif scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            await send({**event, "type": "websocket.send"})

@@ -98,5 +98,7 @@ def test_workers_export_traces_and_metrics(tmp_path, receiver):
     assert server.returncode in (0, -signal.SIGTERM), (tmp_path / "server.log").read_text()
 
 
-def test_the_example_is_short():
-    assert len((FOLDER / "app.py").read_text().splitlines()) <= 40
+def test_the_example_is_short_and_stands_alone():
+    text = (FOLDER / "app.py").read_text()
+    assert len(text.splitlines()) <= 40
+    assert not re.search(r"^\s*(from|import) (\.|examples)", text, re.MULTILINE)
