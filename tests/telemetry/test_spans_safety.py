@@ -340,6 +340,12 @@ WITHOUT_SDK = """
 """
 
 
+WITHOUT_REQUESTS = """
+    import sys
+    sys.modules["requests"] = None
+"""
+
+
 def test_without_the_sdk_everything_works_and_makes_no_span(tmp_path):
     out = python(
         WITHOUT_SDK
@@ -373,9 +379,10 @@ def test_without_the_sdk_everything_works_and_makes_no_span(tmp_path):
     assert out.split() == ["websocket.accept", "1", "0"]
 
 
-def test_serve_without_the_sdk_says_what_to_install(tmp_path):
+@pytest.mark.parametrize("absent", [WITHOUT_SDK, WITHOUT_REQUESTS], ids=["all", "its requests"])
+def test_serve_without_the_exporter_says_what_to_install(absent, tmp_path):
     out = python(
-        WITHOUT_SDK
+        absent
         + """
     from click.testing import CliRunner
     from ws_lifecycle_metrics.cli import cli
@@ -385,8 +392,8 @@ def test_serve_without_the_sdk_says_what_to_install(tmp_path):
     """,
         tmp_path,
     )
-    assert out.startswith("2 ")
-    assert "pip install 'ws-lifecycle-metrics[otel]'" in out
+    exporter = "opentelemetry-exporter-otlp-proto-http"
+    assert out == f"2 Error: --otlp: {exporter} not installed; pip install {exporter}\n\n"
 
 
 class Stuck(SpanExporter):

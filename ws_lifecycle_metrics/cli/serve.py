@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
+_EXPORTER = "opentelemetry-exporter-otlp-proto-http"
+
 
 @click.command()
 @config_options(ExporterConfig)
@@ -47,9 +49,8 @@ def _pusher(config: ExporterConfig, exporter: Exporter) -> Pusher:
     try:
         from ..telemetry.otlp import Pusher
     except ImportError as error:
-        raise Refused(
-            f"--otlp needs {error.name}: pip install 'ws-lifecycle-metrics[otel]'"
-        ) from error
+        # Not the module that failed, which may be one that the exporter needs.
+        raise Refused(f"--otlp: {_EXPORTER} not installed; pip install {_EXPORTER}") from error
     try:
         return Pusher(config.service, take=exporter.take)
     except ConfigError as error:
