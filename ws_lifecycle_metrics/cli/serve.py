@@ -28,8 +28,9 @@ def serve(**given: str | None) -> None:
     """Run the sidecar: metrics and health for all workers.
 
     It serves /metrics, /connections, /workers, /healthz, /readyz and an index at / for one
-    service of this host, and only reads. SIGTERM or SIGINT ends it. With --otlp it also pushes
-    the metrics each OTEL_METRIC_EXPORT_INTERVAL ms.
+    service of this host. It changes nothing in the application, and tidies up after dead
+    workers: their totals go into the archive. Only with --recycle-stuck it sends signals. SIGTERM
+    or SIGINT ends it. With --otlp it also pushes the metrics each OTEL_METRIC_EXPORT_INTERVAL ms.
     """
     import asyncio
 

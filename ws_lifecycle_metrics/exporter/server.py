@@ -22,8 +22,9 @@ MOST_REFUSED = 64
 class Exporter:
     """Serves the numbers of a service until it is closed.
 
-    It only reads. Everything that a client can make it do is bounded: size and time of a
-    request, time of a response, connections, collections.
+    It changes nothing in the application, and tidies up after dead workers; only with
+    `recycle_stuck` it sends signals. Everything that a client can make it do is bounded: size and
+    time of a request, time of a response, connections, collections.
     """
 
     def __init__(self, config: ExporterConfig) -> None:
