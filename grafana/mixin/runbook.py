@@ -14,6 +14,17 @@ the first three commands to type on the host in question, the usual causes and t
 sidecar is expected on 127.0.0.1:10464; put the name of your service's unit in place of
 `YOUR-SERVICE`.
 
+`ws-lifecycle-metrics` looks at one service in one directory, as one user: elsewhere it finds
+nothing, and its `no open connections` is no all-clear. So type its commands as the sidecar's user
+and with the sidecar's variables, which stand in its unit (`User=`, `Environment=`), or in its
+container, where they are set. With the units of `examples/systemd` and as root, begin with:
+
+```sh
+runuser -u chat -- bash
+export WS_LIFECYCLE_SERVICE=chat WS_LIFECYCLE_DIRECTORY=/run/chat/segments
+export PATH="/srv/chat/.venv/bin:$PATH"
+```
+
 This file is generated from `grafana/mixin/alerts/`: change it there, then `make grafana`.
 """
 

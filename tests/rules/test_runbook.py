@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from grafana.mixin.alerts import ALERTS
+from grafana.mixin.runbook import render_runbook
 from tests.rules.mixin import ROOT, known_metrics
 from tests.store.support import config, open_connection, place, start_worker
 from ws_lifecycle_metrics.protocol import RULES, Severity
@@ -19,7 +24,6 @@ from ws_lifecycle_metrics.watchdog.stuck import StuckEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 OTHERS_WORDS = {
     ("WorkersMissing", "ps -eo pid,ppid,stat,etime,args"),
@@ -28,6 +32,9 @@ OTHERS_WORDS = {
     ("ServerProtocolViolation", "pip list"),
 }
 """What is searched for the words of other programs, by alert."""
+
+COMMANDS = {command for alert in ALERTS for command in alert.runbook.commands}
+CONNECTIONS = sorted(c for c in COMMANDS if c.startswith("ws-lifecycle-metrics connections"))
 
 PIPES = {
     (alert.name, *command.split(" | ", 1))
@@ -99,6 +106,51 @@ def test_each_search_finds_what_the_code_prints(
 def test_what_is_left_to_other_programs_is_still_there() -> None:
     assert {pipe[:2] for pipe in PIPES} >= OTHERS_WORDS
     assert {alert for alert, source, _ in OURS if not source.startswith("curl")} == set(SAID)
+
+
+def test_the_head_has_what_the_unit_of_the_sidecar_has() -> None:
+    unit = (ROOT / "examples" / "systemd" / "ws-lifecycle-metrics.service").read_text()
+    settings = dict(
+        line.split("=", 1) for line in unit.splitlines() if re.match(r"[A-Z]\w+=", line)
+    )
+    user, place, path = head()
+    assert user == f"runuser -u {settings['User']} -- bash"
+    assert place == f"export {settings['Environment']}"
+    program = settings["ExecStart"].split()[0]
+    assert path == f'export PATH="{Path(program).parent}:$PATH"'
+    assert Path(program).name in {command.split()[0] for command in COMMANDS}
+
+
+@pytest.mark.parametrize("command", CONNECTIONS)
+def test_with_the_variables_of_the_head_the_connections_are_found(
+    command: str, tmp_path: Path
+) -> None:
+    worker = start_worker(tmp_path, service="chat")
+    open_connection(worker)
+    place = head()[1].replace("/run/chat/segments", str(tmp_path))
+    bare, told = (shell(script, tmp_path) for script in (command, f"{place}\n{command}"))
+    worker.close()
+    assert "no open connections" in bare
+    assert told.startswith("chat: 1 connection (1 open), 1 worker")
+
+
+def head() -> list[str]:
+    """The lines to begin with."""
+    return render_runbook(()).partition("```sh\n")[2].partition("\n```")[0].splitlines()
+
+
+def shell(script: str, folder: Path) -> str:
+    """What a script prints where nothing is set, and the directory by default has nothing."""
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={"PATH": programs, "WS_LIFECYCLE_DIRECTORY": str(folder / "elsewhere")},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    return done.stdout
 
 
 def samples() -> str:
