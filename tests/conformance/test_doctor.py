@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -176,9 +177,17 @@ def test_an_old_version_is_an_error_and_a_fault_without_a_fix_a_note(tmp_path, m
     [
         (["python", "-m", "granian", "app:app"], "takes the whole server"),
         (["gunicorn", "--reuse-port", "app:app"], "share the port"),
+        (["granian", "--respawn-failed-workers", "--no-respawn-failed-workers"], "takes the whole"),
         (["gunicorn", "--timeout=0", "app:app"], "never restarted"),
+        (["gunicorn", "--timeout", "0", "app:app"], "never restarted"),
+        (["gunicorn", "app:app", "-t", "0"], "never restarted"),
+        (["gunicorn", "-t0", "app:app"], "never restarted"),
+        (["gunicorn", "--timeout=30", "-t", "0"], "never restarted"),
     ],
-    ids=["no respawn", "shared port", "no timeout"],
+    ids=[
+        *("no respawn", "shared port", "respawn withdrawn", "no timeout", "two words", "short"),
+        *("short in one word", "the last counts"),
+    ],
 )
 def test_settings_that_defeat_detection_are_named(command, word, monkeypatch):
     monkeypatch.setattr(doctor, "serving_processes", lambda: iter([("server (1)", command)]))
@@ -203,20 +212,51 @@ def test_a_server_and_its_workers_are_one_server(tmp_path):
     assert sorted(names) == sorted(f"granian ({server.pid})" for server in (one, another))
 
 
+@pytest.mark.parametrize(
+    ("name", "variable", "text", "read"),
+    [
+        ("granian", "GRANIAN_RESPAWN_FAILED_WORKERS", "True", ["--respawn-failed-workers"]),
+        ("granian", "GRANIAN_RESPAWN_FAILED_WORKERS", "off", []),
+        ("gunicorn", "GUNICORN_CMD_ARGS", "--workers=2 -t 0", ["--workers=2", "-t", "0"]),
+        ("gunicorn", "GUNICORN_CMD_ARGS", "--name='open", []),
+        ("gunicorn", "GRANIAN_RESPAWN_FAILED_WORKERS", "1", []),
+    ],
+    ids=["a switch", "a switch turned off", "arguments", "no arguments", "another server's"],
+)
+def test_what_a_server_reads_from_its_environment_counts(tmp_path, name, variable, text, read):
+    script = tmp_path / name
+    script.write_text(SERVER)
+    with running_server(script, **{variable: text}) as server:
+        command = dict(running.serving_processes())[f"{name} ({server.pid})"]
+    assert command[-2 - len(read) :] == [name, *read, "--mine"]
+
+
 @contextmanager
-def running_server(script):
+def running_server(script, **variables):
     """Run a server with two processes below it, until its input is closed."""
     command = [sys.executable, str(script), "--mine"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as server:
+    with subprocess.Popen(command, env={**os.environ, **variables}, **pipes) as server:
         server.stdout.readline()
         yield server
         server.stdin.close()
 
 
-def test_safe_settings_are_silent(monkeypatch):
-    command = ["granian", "--respawn-failed-workers", "app:app"]
-    monkeypatch.setattr(doctor, "serving_processes", lambda: iter([("granian (1)", command)]))
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["granian", "--respawn-failed-workers", "app:app"],
+        ["granian", "--no-respawn-failed-workers", "--respawn-failed-workers", "app:app"],
+        ["gunicorn", "--timeout", "30", "app:app"],
+        ["gunicorn", "-t", "0", "--timeout=30", "app:app"],
+        ["gunicorn", "--timeout"],
+        ["gunicorn", "--threads", "0", "app:app"],
+        ["uvicorn", "--timeout", "0", "app:app"],
+    ],
+    ids=" ".join,
+)
+def test_safe_settings_are_silent(command, monkeypatch):
+    monkeypatch.setattr(doctor, "serving_processes", lambda: iter([(f"{command[0]} (1)", command)]))
     assert list(doctor._settings()) == []
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from shlex import quote
 
@@ -251,7 +252,18 @@ def _has(*words: str) -> Callable[[list[str]], bool]:
 
 
 def _granian_keeps_the_dead(command: list[str]) -> bool:
-    return "granian" in command and not _has("--respawn-failed-workers")(command)
+    switch = ("--no-respawn-failed-workers", "--respawn-failed-workers")
+    last = next((word for word in reversed(command) if word in switch), switch[0])
+    return "granian" in command and last == switch[0]
+
+
+def _gunicorn_waits_for_ever(command: list[str]) -> bool:
+    """Tell if the last timeout is 0: `--timeout 0`, `--timeout=0`, `-t 0` or `-t0`."""
+    timeout = ""
+    for word, following in pairwise([*command, ""]):
+        if match := re.fullmatch(r"--timeout(?:=(.*))?|-t=?(.*)", word):
+            timeout = match[1] or match[2] or following
+    return "gunicorn" in command and timeout.isdecimal() and int(timeout) == 0
 
 
 _BLIND: tuple[tuple[Callable[[list[str]], bool], str, str], ...] = (
@@ -266,7 +278,7 @@ _BLIND: tuple[tuple[Callable[[list[str]], bool], str, str], ...] = (
         "scrape the sidecar, and let its /healthz be the probe",
     ),
     (
-        lambda command: "gunicorn" in command and _has("--timeout=0")(command),
+        _gunicorn_waits_for_ever,
         "hung workers are never restarted",
         "give gunicorn a --timeout",
     ),
