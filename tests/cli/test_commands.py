@@ -60,6 +60,15 @@ def test_the_help_of_the_sidecar_and_the_readme_name_each_of_its_pages() -> None
         assert f"`{page}`" in row or page == "/metrics"  # which is the other column's, too
 
 
+def test_the_doctor_asks_where_the_sidecar_listens() -> None:
+    said, theirs = (run(verb, "--help").stdout for verb in ("doctor", "serve"))
+    for what in ("Address", "Port"):
+        assert f"{what} where the sidecar answers." in said
+        assert f"{what} to listen on" in theirs
+    assert "listen" not in said
+    assert "any free one" not in said
+
+
 def test_version() -> None:
     assert run("--version").output == f"ws-lifecycle-metrics {package_version()}\n"
 
@@ -229,6 +238,7 @@ def test_a_directory_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
         (("serve", "--service", "../x"), "service='../x'"),
         (("connections", "--service", "a/b"), "service='a/b'"),
         (("serve", "--host", ""), "host=''"),
+        (("doctor", "--port", "0"), "port=0: no sidecar answers there"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

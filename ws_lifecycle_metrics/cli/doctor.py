@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..config import ExporterConfig
-from .options import config_options, configured
+from .options import Refused, config_options, configured
 
 if TYPE_CHECKING:
     from ..conformance.doctor import Finding
@@ -18,7 +18,12 @@ ORDER = ("error", "warning", "note", "ok")
 
 
 @click.command()
-@config_options(ExporterConfig, "service", "directory", "host", "port")
+@config_options(
+    ExporterConfig,
+    *("service", "directory", "host", "port"),
+    host="Address where the sidecar answers.",
+    port="Port where the sidecar answers.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool, **given: str | None) -> None:
     """Look for what is known to be wrong.
@@ -31,6 +36,8 @@ def doctor(as_json: bool, **given: str | None) -> None:
     from ..conformance import doctor as doctor_module
 
     exporter = configured(ExporterConfig, given)
+    if not exporter.port:
+        raise Refused("port=0: no sidecar answers there; serve says at its start which one it has")
     config = Config(service=exporter.service, directory=exporter.directory)
     findings = doctor_module.examine(config, exporter)
     if as_json:

@@ -33,25 +33,26 @@ def unknown(what: str, name: str, known: Iterable[str], otherwise: str) -> Refus
     return Refused(f"no {what} is called '{safe_label(name)}'; {hint}")
 
 
-def config_options(cls: type[Any], *names: str) -> Callable[[Command], Command]:
+def config_options(cls: type[Any], *names: str, **helps: str) -> Callable[[Command], Command]:
     """Add a flag for each named field of a configuration, in order; no names: for all.
 
-    The command gets the texts that were given, for `configured`.
+    `helps` are by name what a command has to say of a flag in place of the field's own help. The
+    command gets the texts that were given, for `configured`.
     """
 
     def decorate(command: Command) -> Command:
         for item in reversed(fields(cls)):
             if item.name in names or not names:
-                command = _flag(item)(command)
+                command = _flag(item, helps.get(item.name, item.metadata["help"]))(command)
         return command
 
     return decorate
 
 
-def _flag(item: Field[Any]) -> Callable[[Command], Command]:
+def _flag(item: Field[Any], meaning: str) -> Callable[[Command], Command]:
     default = item.metadata["default"]
     if default is False:
-        note = f"{item.metadata['help']}  [{environment_name(item.name)}]"
+        note = f"{meaning}  [{environment_name(item.name)}]"
         return click.option(
             f"--{item.name.replace('_', '-')}", item.name, flag_value="1", default=None, help=note
         )
@@ -65,7 +66,7 @@ def _flag(item: Field[Any]) -> Callable[[Command], Command]:
         else "LIST"
         if isinstance(default, tuple)
         else "N",
-        help=f"{item.metadata['help']}  [{notes}{environment_name(item.name)}]",
+        help=f"{meaning}  [{notes}{environment_name(item.name)}]",
     )
 
 
