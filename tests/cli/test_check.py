@@ -89,6 +89,25 @@ def test_bad_input_is_one_line_and_two(arguments: tuple[str, ...], line: str) ->
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--path", "/chat"), "--path"),
+        (("--path", "/"), "--path"),
+        (("--subprotocol", "graphql-ws", "--query", "{ a }"), "--subprotocol, --query"),
+        (("--header", "A: b", "--path", "/chat"), "--path, --header"),
+    ],
+    ids=["path", "path as by default", "GraphQL", "several"],
+)
+def test_what_only_an_application_needs_is_refused_without_one(
+    arguments: tuple[str, ...], named: str
+) -> None:
+    result = run("check", *arguments, *SERVER, "--scenario", "accept")
+    assert result.exit_code == 2
+    line = f"Error: without a TARGET, {named} would do nothing; name a module:app\n"
+    assert result.stderr == line
+
+
 def test_a_wrong_path_is_two() -> None:
     result = run("check", "examples.channels.app:app", "--path", "/reject", *SERVER)
     assert result.exit_code == 2

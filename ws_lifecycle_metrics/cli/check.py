@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from .options import Refused, unknown
 
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from ..conformance.run import Chosen, Progress
 
 FORMATS = ("text", "json", "junit", "sarif", "github")
+FOR_TARGET = {
+    "path": "--path",
+    "subprotocol": "--subprotocol",
+    "query": "--query",
+    "headers": "--header",
+}
+"""Flags that say how to reach an application, by their parameters."""
 
 
 @click.command()
@@ -50,6 +58,8 @@ def check(target: str | None, form: str, output: str, **options: tuple[str, ...]
     """
     from ..conformance.formats import FORMATS as WRITERS
 
+    if not target:
+        _refuse_flags_for_target()
     try:
         report = _run(target or "", options)
     except KeyboardInterrupt:
@@ -57,6 +67,12 @@ def check(target: str | None, form: str, output: str, **options: tuple[str, ...]
         sys.exit(130)
     _write(WRITERS[form](report), output)
     sys.exit(report.exit_code)
+
+
+def _refuse_flags_for_target() -> None:
+    source, typed = click.get_current_context().get_parameter_source, ParameterSource.COMMANDLINE
+    if given := [flag for name, flag in FOR_TARGET.items() if source(name) is typed]:
+        raise Refused(f"without a TARGET, {', '.join(given)} would do nothing; name a module:app")
 
 
 def _run(target: str, options: dict[str, tuple[str, ...] | str]) -> Report:
