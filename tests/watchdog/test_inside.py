@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -125,19 +126,49 @@ def test_a_stuck_connection_is_told_at_once_with_its_line(tmp_path, caplog):
     assert (record.stuck_reason, record.where) == ("handshake", event.where)
 
 
-def test_a_callback_that_raises_harms_nobody(tmp_path, caplog):
-    def raises(_event: object) -> None:
-        raise RuntimeError("the user's")
+@pytest.mark.parametrize("error", [RuntimeError("the user's"), SystemExit(3)], ids=repr)
+def test_a_callback_that_raises_is_called_for_each_of_them(tmp_path, caplog, error):
+    told: list[int | None] = []
+
+    def raises(event: StuckEvent) -> None:
+        told.append(event.connection)
+        raise error
 
     app = LifecycleMiddleware(waits_for_ever, config=quick(tmp_path, on_stuck=raises))
 
     async def main() -> None:
+        tasks = [asyncio.create_task(app(scope(), receive, send)) for _ in range(3)]
+        await until(lambda: len(told) == 3)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    asyncio.run(main())
+    assert sorted(told) == [1, 2, 3]
+    assert "Config.on_stuck raised" in caplog.text
+
+
+def test_a_callback_that_does_not_return_keeps_the_watchdog_from_nothing(tmp_path, caplog):
+    called, over = threading.Event(), threading.Event()
+
+    def blocks(_event: object) -> None:
+        called.set()
+        over.wait(20)
+
+    app = LifecycleMiddleware(waits_for_ever, config=quick(tmp_path, on_stuck=blocks))
+
+    async def main() -> None:
         task = asyncio.create_task(app(scope(), receive, send))
-        await until(lambda: "Config.on_stuck raised" in caplog.text)
+        await until(called.is_set)
+        deadline = time.monotonic() + 20
+        while "is stuck: loop_blocked" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+        over.set()
         task.cancel()
         await asyncio.wait([task])
 
     asyncio.run(main())
+    assert "is stuck: loop_blocked" in caplog.text
 
 
 def test_a_blocked_loop_is_told_while_it_is_blocked(tmp_path):

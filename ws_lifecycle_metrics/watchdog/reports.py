@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
+from queue import SimpleQueue
 
+from ..config import StuckCallable
 from ..labels import safe_label, trace_fields
 from .stuck import StuckEvent
 
@@ -16,19 +19,48 @@ MOST_RECORDS = 20
 MOST_LINES = 15
 """Lines of a stack in a log record, the innermost; the record's `stack` has them all."""
 
+MOST_WAITING = 10_000
+"""Events that wait for a callable that does not return; more are only logged."""
 
-def report(events: Sequence[StuckEvent], callback: Callable[[StuckEvent], object] | None) -> None:
+
+def report(events: Sequence[StuckEvent], callback: StuckCallable | None) -> None:
     """Log the detections of one scan and call `Config.on_stuck` for each."""
     for event in events[:MOST_RECORDS]:
         _log(logging.ERROR, event)
     if len(events) > MOST_RECORDS:
         logger.error("%d more connections are stuck", len(events) - MOST_RECORDS)
-    for event in events if callback is not None else ():
+    if callback is not None:
+        _caller.call(callback, events)
+
+
+class _Caller:
+    """Calls the user's callable in a thread of its own: it may block, or try to exit."""
+
+    _calls: SimpleQueue[tuple[StuckCallable, StuckEvent]]
+    _thread: threading.Thread | None = None
+
+    def call(self, callback: StuckCallable, events: Sequence[StuckEvent]) -> None:
+        """Have it called for each event; asked by the watchdog's thread alone."""
+        if self._thread is None or not self._thread.is_alive():  # as in a forked child
+            self._calls = SimpleQueue()
+            self._thread = threading.Thread(
+                target=_call_all, args=(self._calls,), name="ws-lifecycle-on-stuck", daemon=True
+            )
+            self._thread.start()
+        for event in events[: max(0, MOST_WAITING - self._calls.qsize())]:
+            self._calls.put((callback, event))
+
+
+def _call_all(calls: SimpleQueue[tuple[StuckCallable, StuckEvent]]) -> None:
+    while True:
+        callback, event = calls.get()
         try:
-            callback(event)  # type: ignore[misc]  # not None, or there are no events
-        except Exception as error:  # the user's callable may do anything
+            callback(event)
+        except BaseException as error:  # also what would end the thread, such as SystemExit
             logger.error("Config.on_stuck raised", exc_info=error)
-            return
+
+
+_caller = _Caller()
 
 
 def log_stall(event: StuckEvent) -> None:
