@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -145,3 +146,45 @@ def test_the_fixture_can_be_strict(pytester):
         "        asgi_lifecycle.ignore('app.nothing')\n"
     )
     pytester.runpytest_inprocess("-q").assert_outcomes(passed=1)
+
+
+def test_an_application_that_swallows_its_cancellation_is_left():
+    over = asyncio.Event()
+
+    async def swallowing(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        while not over.is_set():
+            with suppress(asyncio.CancelledError):
+                await over.wait()
+
+    async def main():
+        with pytest.raises(TimeoutError, match=r"has not ended 0\.2 s after"):
+            async with websocket(swallowing, timeout=0.2):
+                pass
+        over.set()
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_a_frameworks_test_client_can_be_used(pytester):
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(
+        """
+        from starlette.applications import Starlette
+        from starlette.routing import WebSocketRoute
+        from starlette.testclient import TestClient
+
+        async def talk(socket):
+            await socket.accept()
+            async for text in socket.iter_text():
+                await socket.send_text(text)
+
+        def test_client(asgi_lifecycle):
+            app = Starlette(routes=[WebSocketRoute("/", talk)])
+            with TestClient(asgi_lifecycle(app)).websocket_connect("/") as client:
+                client.send_text("x")
+                assert client.receive_text() == "x"
+        """
+    )
+    pytester.runpytest_inprocess("-q", "-W", "ignore").assert_outcomes(passed=1)

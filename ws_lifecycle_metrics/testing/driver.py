@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ..protocol import Rule
@@ -112,13 +112,16 @@ async def websocket(
         await socket._accepted(task)
         yield socket
         await socket.close()
-        async with asyncio.timeout(timeout):
-            await task
-    finally:
+        await asyncio.wait({task}, timeout=timeout)
         if not task.done():
-            task.cancel()
-        with suppress(BaseException):
-            await task
+            raise TimeoutError(f"the application has not ended {timeout:g} s after the client left")
+        task.result()
+    finally:
+        task.cancel()
+        # Never by `await task`: an application may swallow its cancellation.
+        await asyncio.wait({task}, timeout=timeout)
+        if task.done() and not task.cancelled():
+            task.exception()  # it was raised above, or another one was
 
 
 def _scope(
