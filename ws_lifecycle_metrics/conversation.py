@@ -16,7 +16,7 @@ from . import catalog
 from .catalog import code_label
 from .integrations.graphql_ws import Served
 from .labels import TraceIds
-from .protocol import OPEN, SHIELDED, Lifecycle, Rule, ServerState, Severity
+from .protocol import OPEN, SHIELDED, SHIELDED_AT_END, Lifecycle, Rule, ServerState, Severity
 from .protocol.fields import CLEAN
 from .protocol.payload import is_plain, payload, utf8_size
 from .protocol.table import FINISHED, GONE
@@ -329,6 +329,7 @@ class Conversation(Tally):
     def _judge(self, message: Message, now: int) -> object:
         self._slow_receives()
         answered = self._lifecycle.result is not None
+        dropped = SHIELDED_AT_END if self._lifecycle.state.app in FINISHED else SHIELDED
         rules = self._lifecycle.sent(message, receives_pending=self._receiving)
         if self._lifecycle.result is not None:
             if not answered:
@@ -338,7 +339,7 @@ class Conversation(Tally):
         self._note_state(now)
         verdict = None
         if rules:
-            if self._middleware.config.policy == "shield" and any(r.id in SHIELDED for r in rules):
+            if self._middleware.config.policy == "shield" and any(r.id in dropped for r in rules):
                 self._route.words[_SHIELDED_SENDS] += 1
                 verdict = DROP
             elif any(rule.severity is not Severity.INFO for rule in rules):

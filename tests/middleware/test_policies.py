@@ -57,6 +57,8 @@ SHIELDED = {
     "an accept after the close": ("< connect; > accept; > close; > accept", 1),
     "a message after the reject": ("< connect; > close; > text late", 1),
     "everything after the close": ("< connect; > accept; > close; > text a; > close; > accept", 3),
+    "a denial after the close": ("< connect; > accept; > close; > deny; > body", 2),
+    "a body after the last one": ("< connect; > deny; > body; > body", 1),
     "a message after the disconnect": ("< connect; > accept; < disconnect 1000; > text late", 1),
     "a close after the disconnect": ("< connect; > accept; < disconnect 1000; > close", 1),
     "after the disconnect that followed the close": (
@@ -68,6 +70,7 @@ PASSED = {
     "a whole conversation": "< connect; > accept; < text a; > text b; > bytes 3; > close 4000",
     "a reject": "< connect; > close 4403",
     "a denial": "< connect; > deny; > body more; > body",
+    "a denial's body before its start": "< connect; > body",
     "a message before the accept": "< connect; > text early; > accept; < disconnect 1000",
     "a second accept": "< connect; > accept; > accept; > close",
     "no payload": "< connect; > accept; > empty; > close",

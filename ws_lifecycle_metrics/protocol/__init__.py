@@ -6,7 +6,7 @@ Pure: standard library only, no I/O, no clock.
 from __future__ import annotations
 
 from .lifecycle import Initiator, Lifecycle, Result
-from .rules import RULES, SHIELDED, Findings, Party, Rule, Severity
+from .rules import RULES, SHIELDED, SHIELDED_AT_END, Findings, Party, Rule, Severity
 from .table import (
     INITIAL,
     LEGAL,
@@ -26,6 +26,7 @@ __all__ = [
     "OPEN",
     "RULES",
     "SHIELDED",
+    "SHIELDED_AT_END",
     "STATES",
     "AppState",
     "Claim",

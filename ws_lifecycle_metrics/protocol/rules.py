@@ -483,3 +483,5 @@ SHIELDED: Final = frozenset(
         "app.send-after-disconnect",
     }
 )
+# A denial is out of order before its end, too, where a server can still make sense of it.
+SHIELDED_AT_END: Final = SHIELDED | {"app.denial-out-of-order"}
