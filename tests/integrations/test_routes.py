@@ -83,6 +83,23 @@ class Endpoint(WebSocketEndpoint):
     encoding = "text"
 
 
+class Layer:
+    """A middleware that says nothing of the routes behind it."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+
+def leaf() -> WebSocketRoute:
+    async def talk(ws: Any) -> None:
+        await chat(ws)
+
+    return WebSocketRoute("/leaf", talk)
+
+
 def starlette(**options: Any) -> Starlette:
     table = [
         WebSocketRoute("/chat/{room}", chat),
@@ -93,6 +110,7 @@ def starlette(**options: Any) -> Starlette:
         Mount("/t/{tenant}", routes=[WebSocketRoute("/chat/{room}", chat)]),
         Mount("/sub", app=Starlette(routes=[WebSocketRoute("/chat/{room}", chat)])),
         Mount("/raw", app=plain),
+        *(Mount(f"/layer/{n}", app=Layer(Starlette(routes=[leaf()]))) for n in (1, 2)),
     ]
     return Starlette(routes=table, **options)
 
@@ -109,6 +127,7 @@ STARLETTE = {
     "/api/v1/7": "/api/v1/{id:int}",
     "/t/acme/chat/blue": "/t/{tenant}/chat/{room}",
     "/raw/whatever/it/is": "/raw",
+    "/layer/2/leaf": "/layer/2/leaf",
 }
 
 

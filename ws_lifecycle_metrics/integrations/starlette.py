@@ -52,8 +52,13 @@ def _places(routes: Iterable[Any], matched: object, above: Place, layers: int) -
 
 
 def _below(router: object) -> Iterable[Any]:
-    routes = getattr(router, "routes", None)
-    return routes if isinstance(routes, (list, tuple)) else ()
+    """Return the routes of a router, or of the one that it, or a mount, has behind middlewares."""
+    for _ in range(_MOST_LAYERS):
+        routes = getattr(router, "routes", None)
+        if isinstance(routes, (list, tuple)) and routes:
+            return routes
+        router = getattr(router, "app", None)
+    return ()
 
 
 def _path(scope: Mapping[str, Any]) -> str:
