@@ -143,6 +143,18 @@ def test_beyond_max_connections_they_are_still_counted(tmp_path, caplog, most):
     worker.close()
 
 
+def test_the_cap_is_of_connections_that_are_open_whatever_their_routes(tmp_path):
+    worker = start_worker(tmp_path, max_connections=100)
+    for record in [open_connection(worker, "/peak") for _ in range(90)]:
+        worker.route("/peak").give_back(record)
+    for n in range(10):
+        for _ in range(10):
+            open_connection(worker, f"/{n}")
+    assert value(take(tmp_path), catalog.ACTIVE_CONNECTIONS) == 100
+    assert value(take(tmp_path), catalog.STORAGE_DEGRADED) == 0
+    worker.close()
+
+
 def test_a_route_beyond_the_cap_is_other_and_counted(tmp_path):
     worker = start_worker(tmp_path, max_routes=3, routes=("/kept",))
     names = [worker.route(f"/{n}").name for n in range(5)]

@@ -29,17 +29,21 @@ class Route:
 
     def take(self) -> Words:
         """Return a free record; beyond the cap or with no room, one that no reader sees."""
-        if not self._free:
-            self._free = self._worker.new_records(self.number, self._records)
-            self._records += len(self._free)
-        if self._free:
-            return self._free.pop()
+        worker = self._worker
+        if worker.has_room():
+            if not self._free:
+                self._free = worker.new_records(self.number, self._records)
+                self._records += len(self._free)
+            if self._free:
+                worker.seen += 1
+                return self._free.pop()
         return memoryview(bytearray(at.RECORD_WORDS * at.WORD)).cast("Q")
 
     def give_back(self, record: Words) -> None:
         """Free a record; what one that no reader saw has counted goes to one that is seen."""
         record[at.STATE] = 0
         if type(record.obj) is not bytearray:
+            self._worker.seen -= 1
             self._free.append(record)
             return
         if self._sum is None:

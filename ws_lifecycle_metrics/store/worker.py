@@ -65,7 +65,7 @@ class Worker:
         self.beats = False  # whether a heartbeat comes that publishes
         self.noted: dict[int, Any] = {}  # conversations with counts that are not written yet
         self.record_blocks: list[tuple[int, Words]] = []
-        self._records = 0
+        self.seen = 0  # connections that have a record now
         self._routes: dict[str, Route] = {}
         self._subprotocols: dict[str, int] = {}
         self._route_cap = self._cap("http_route", config.max_routes, config.routes)
@@ -174,18 +174,21 @@ class Worker:
         """Whether the caller runs in the thread that may write the words."""
         return self.thread.ident == threading.get_ident()
 
+    def has_room(self) -> bool:
+        """Whether one more connection may be seen; that some are not is logged once."""
+        if self.seen < self.config.max_connections:
+            return True
+        self._note_full(f"max_connections={self.config.max_connections} is reached")
+        return False
+
     def new_records(self, route_number: int, have: int) -> list[Words]:
-        """Return fresh records for a route that has some; none at the cap or the memory's end."""
+        """Return fresh records for a route that has some; none at the memory's end."""
         wanted = min(max(FIRST_RECORDS, have), MOST_RECORDS)
-        wanted = min(wanted, self.config.max_connections - self._records)
+        wanted = min(wanted, self.config.max_connections - self.seen)
         size = at.RECORD_WORDS
-        if wanted <= 0:
-            self._note_full(f"max_connections={self.config.max_connections} is reached")
-            return []
         block = self._add(BlockKind.RECORDS, wanted * size, owner=route_number)
         if block is None:
             return []
-        self._records += wanted
         words = block.words
         self.record_blocks.append((route_number, words[: wanted * size]))
         # From the last to the first, so that they are taken in the order in which they lie.
