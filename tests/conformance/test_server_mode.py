@@ -24,10 +24,15 @@ SAMPLE = (
     *("return-without-close", "raise-after-accept", "graphql-transport-ws-session"),
 )
 KNOWN = {
-    "hypercorn": {"client-closes-4242": ["violates", "server.disconnect-code-wrong"]},
+    "hypercorn": {
+        "client-closes-4242": ["violates", "server.disconnect-code-wrong"],
+        "sends-after-reset": ["unsupported"],  # it announces 2.3, which demands no exception
+        "close-reason": ["conforms"],
+    },
     "daphne": {
         "return-without-close": ["hangs", "server.socket-left-open"],
         "denial": ["unsupported"],
+        "accept-headers": ["unsupported"],  # it announces no version of the specification
     },
     "granian": {
         "close-with-pending-receive": [

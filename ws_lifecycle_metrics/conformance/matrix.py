@@ -28,8 +28,8 @@ _INTRODUCTION = """\
 Written by `make conformance`: one reference application and one scripted client play each
 scenario on each server, and both sides are compared with what the specification demands. A
 fault is the server's here, also where the application breaks a rule first. ✓ conforms; n/a: the
-server does not announce the extension; **hangs**: somebody waits for ever; otherwise the
-rules that were broken, explained below.
+server does not announce the extension, or the version of the specification, that demands it;
+**hangs**: somebody waits for ever; otherwise the rules that were broken, explained below.
 """
 
 

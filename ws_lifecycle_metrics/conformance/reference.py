@@ -14,7 +14,7 @@ from ..testing.recorder import Entry, Watch
 from .journal import Journal, from_environment, run_of
 from .rules import WIRE_RULES
 from .scenarios import SCENARIOS
-from .script import Scenario, Script, close, receive
+from .script import OLDEST_SPEC, Scenario, Script, close, receive
 
 
 class AskedToFail(Exception):  # noqa: N818  # it is no error: the script asks for it
@@ -48,7 +48,10 @@ class Actor:
         self._watch.ended()
 
     def _script(self, scenario: Scenario) -> Script:
-        if not scenario.needs or scenario.needs in (self._scope.get("extensions") or {}):
+        version = (self._scope.get("asgi") or {}).get("spec_version") or OLDEST_SPEC
+        extensions = self._scope.get("extensions") or {}
+        # As text: no part of a version has two digits so far.
+        if scenario.since <= str(version) and (not scenario.needs or scenario.needs in extensions):
             return scenario.app
         self._tell(Entry(time.monotonic(), "unsupported"))
         return receive(), close()

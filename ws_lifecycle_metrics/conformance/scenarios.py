@@ -18,6 +18,7 @@ from .script import (
     FAIL,
     FIN,
     LOST,
+    OLDEST_SPEC,
     PONG,
     RESET,
     START_RECEIVE,
@@ -78,6 +79,7 @@ def _scenario(
     *,
     fresh: bool = False,
     needs: str = "",
+    since: str = OLDEST_SPEC,
     timeout: float = 20.0,
     settle: float = 5.0,
     tries: int = 1,
@@ -90,6 +92,7 @@ def _scenario(
         client=client,
         fresh=fresh,
         needs=needs,
+        since=since,
         timeout=timeout,
         settle=settle,
         tries=tries,
@@ -222,6 +225,7 @@ _HANDSHAKE = (
         f"{_ACCEPT}: headers are sent in the handshake's answer",
         (receive(), accept(headers=[(b"x-first", b"1"), (b"x-second", b"2")]), until_disconnect()),
         (opened(answered={"x-first": "1", "x-second": "2"}), closes(1000)),
+        since="2.1",
     ),
     _scenario(
         "accept-subprotocol-with-newline",
@@ -530,6 +534,7 @@ _LEAVING = (
         (*CONNECTED, do("send_until_told", seconds=4.0, must_end=True)),
         (opened(), RESET),
         fresh=True,
+        since="2.4",
         settle=8.0,
     ),
     _scenario(
@@ -539,6 +544,7 @@ _LEAVING = (
         (*CONNECTED, do("send_until_told", seconds=4.0, must_end=True)),
         (opened(), frame(8, b"\x03\xe8"), pause(0.5), FIN),
         fresh=True,
+        since="2.4",
         settle=8.0,
     ),
     _scenario(
@@ -586,6 +592,7 @@ _CLOSING = (
         f"{_CLOSE}: the reason is the given one",
         (*CONNECTED, close(code=4000, reason="that is all")),
         (opened(), closed(4000, reason="that is all")),
+        since="2.3",
     ),
     _scenario(
         "close-reason-long",

@@ -28,13 +28,17 @@ def do(verb: str, **options: Any) -> Step:
 
 Script = tuple[Step, ...]
 
+OLDEST_SPEC = "2.0"
+"""What a scope announces that has no `spec_version` (ASGI WebSocket, Connection Scope)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
     """One life of a WebSocket: both sides' scripts, and what the specification demands of it.
 
     `fresh`: a server process of its own, since it may leave one that is frozen or dying.
-    `needs`: an extension that the scope has to announce. `tries`: a fault that depends on a race
+    `needs`: an extension that the scope has to announce. `since`: the version of the specification
+    that demands it, and that the scope has to announce. `tries`: a fault that depends on a race
     shows in one of so many. Times are in seconds.
     """
 
@@ -45,6 +49,7 @@ class Scenario:
     client: Script
     fresh: bool = False
     needs: str = ""
+    since: str = OLDEST_SPEC
     timeout: float = 20.0
     settle: float = 5.0
     tries: int = 1
