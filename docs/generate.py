@@ -51,8 +51,9 @@ Daphne 4.2:
 - At a SIGTERM Granian ends open connections without a close frame, and a race decides how they
   count: as `1005` of the client, as if the clients had left, or, if the process is gone before the
   application hears of it, as lost.
-- An exception of the application counts as closed by the `server` with the code `other`, since
-  nobody had sent a close before the end, and in `websocket_server_app_errors_total`.
+- An application that returns or raises without a close counts as closed by the `server` with the
+  code `other`, since nobody had sent a close before the end; an exception also in
+  `websocket_server_app_errors_total`.
 - `websocket_server_lost_connections_total` has all connections that had not ended when their
   worker died, those in the state `closing` too.
 """

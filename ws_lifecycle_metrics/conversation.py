@@ -405,9 +405,9 @@ class Conversation(Tally):
                 rules = self._lifecycle.returned(self._receiving)
                 if rules:
                     self._flag(rules)
-            elif isinstance(error, Exception):
+            elif isinstance(error, Exception) and type(error) is not ProtocolViolation:
                 self._raised(error)
-            else:
+            else:  # what `strict` raised was flagged when it was broken
                 self._flag(self._lifecycle.cancelled(), strict=False)
         finally:
             self._end("error" if error is None or isinstance(error, Exception) else "aborted")

@@ -174,6 +174,9 @@ def test_strict_raises_the_rule(config: Config, strict: Wrap, rule: str, text: s
     assert isinstance(error, ProtocolViolation)
     assert error.rule is RULES[rule]
     assert rule in str(error)
+    broken = {key[-1] for key in books(config) if key[0] == "protocol_violations"}
+    assert "app.exception" not in broken
+    assert not totals(books(config), "app_errors")
     assert unbalanced(books(config), 1) == []
     assert Source(config).take().connections() == []
 

@@ -234,6 +234,11 @@ def test_head_has_the_length_and_no_body(config):
     assert int(headers[b"content-length"]) > 1000
 
 
+def test_only_what_reads_is_answered(config):
+    status, headers, body = request(config, "POST")
+    assert (status, headers[b"allow"], body) == (405, b"GET, HEAD", b"")
+
+
 def test_the_endpoint_serves_nothing_but_http(config):
     with pytest.raises(ValueError, match="not 'websocket'"):
         asyncio.run(metrics_app(config)({"type": "websocket"}, None, None))

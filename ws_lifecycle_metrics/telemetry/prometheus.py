@@ -112,7 +112,7 @@ def render(take: Take, accept: str = "") -> tuple[bytes, str]:
 
 
 def metrics_app(config: Config | None = None) -> Callable[[Any, Any, Any], Awaitable[None]]:
-    """Return an ASGI application that answers every request with the metrics.
+    """Return an ASGI application that answers GET and HEAD, at any path, with the metrics.
 
     `config` says of which service; without it, of the one of this process's middleware.
     For convenience: it is gone together with its worker. The sidecar,
@@ -123,6 +123,11 @@ def metrics_app(config: Config | None = None) -> Callable[[Any, Any, Any], Await
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             raise ValueError(f"metrics_app serves http, not {scope['type']!r}")
+        if scope["method"] not in ("GET", "HEAD"):
+            refusal = [(b"allow", b"GET, HEAD"), (b"content-length", b"0")]
+            await send({"type": "http.response.start", "status": 405, "headers": refusal})
+            await send({"type": "http.response.body", "body": b""})
+            return
         found = b",".join(v for k, v in scope["headers"] if bytes(k).lower() == b"accept")
         # In a thread: reading and rendering must not delay the connections that they show.
         body, content_type = await asyncio.to_thread(render, take, found.decode("latin-1"))
@@ -131,7 +136,7 @@ def metrics_app(config: Config | None = None) -> Callable[[Any, Any, Any], Await
             (b"content-length", str(len(body)).encode()),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        answer = b"" if scope.get("method") == "HEAD" else body
+        answer = b"" if scope["method"] == "HEAD" else body
         await send({"type": "http.response.body", "body": answer})
 
     return app
