@@ -32,6 +32,7 @@ from tests.store.traffic import application, converse
 from ws_lifecycle_metrics import LifecycleMiddleware, catalog, metrics_app
 from ws_lifecycle_metrics.config import Config
 from ws_lifecycle_metrics.store import directory, workers
+from ws_lifecycle_metrics.store.snapshot import Source
 from ws_lifecycle_metrics.store.workers import current
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
@@ -101,11 +102,20 @@ def test_without_a_usable_directory_memory_serves_in_process(tmp_path, caplog, s
     text = scrape(here)
     assert 'websocket_server_handshakes_total{http_route="/chat",result="accepted"} 3.0' in text
     assert "ws_lifecycle_metrics_storage_degraded 1.0" in text
-    assert "asgi_workers_reporting 1.0" in text
     assert "ws_lifecycle_metrics_internal_errors_total 0.0" in text
     (record,) = caplog.records
     assert "metrics stay in this process" in record.getMessage()
     assert not list(base.rglob("*.segment")) if base.is_dir() else base.read_text() == "mine"
+
+
+def test_who_only_reads_says_once_why_it_cannot(tmp_path, caplog):
+    open_to_all(tmp_path)
+    source = Source(config(tmp_path))
+    for _ in range(2):
+        assert value(source.take(), catalog.STORAGE_DEGRADED) == 1
+    (record,) = caplog.records
+    assert record.getMessage().startswith("no shared segments are read: ")
+    assert str(place(tmp_path)) in record.getMessage()
 
 
 def test_a_missing_directory_is_made_for_this_user_alone(tmp_path, caplog):

@@ -203,6 +203,7 @@ class Source:
         self._config = None if config is None else checked(config)
         self._reader = Reader()
         self._period = period
+        self._refused = ""
         self.views: Mapping[int, View] = {}
         """The sockets of the workers' processes by pid, where somebody reads them."""
 
@@ -238,7 +239,10 @@ class Source:
                 skipped = self._reader.skipped
         except DirectoryError as error:
             degraded = True
-            logger.debug("no shared segments: %s", error)
+            # Once, not at each scrape; where a worker of this process writes, it has said so.
+            if not segments and str(error) != self._refused:
+                self._refused = str(error)
+                logger.warning("no shared segments are read: %s", error)
         snapshot = self._snapshot(segments, archived, degraded, skipped, stacks)
         merge(snapshot.totals, ended)
         snapshot.duration = time.perf_counter() - began
