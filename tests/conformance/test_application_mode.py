@@ -130,6 +130,7 @@ def test_a_framework_raises_before_a_send_after_its_close_breaks_the_rule():
     assert found(framework) == {"app.exception"}
 
 
+@pytest.mark.slow
 def test_an_application_that_does_not_end_is_blamed(monkeypatch):
     monkeypatch.setattr("ws_lifecycle_metrics.conformance.application.SETTLE", 1.0)
     run = tried("tests.conformance.apps:never_ending", Approach(), "open-and-close", "reset")

@@ -167,7 +167,7 @@ class Pair:
 
     def _replaced(self) -> None:
         """Wait until the server has put another worker in the place of the dead one."""
-        eventually(lambda: len(self.reporting()) == 2, 20, "the worker that replaces the dead one")
+        eventually(lambda: len(self.reporting()) == 2, 60, "the worker that replaces the dead one")
         for client in self.clients.values():
             assert ask(client, "pid")
 

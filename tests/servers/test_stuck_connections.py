@@ -141,6 +141,7 @@ def test_each_reason_is_told_with_the_line_and_gone_after(server: Server, tmp_pa
             assert watcher.stuck() == {}
 
 
+@pytest.mark.slow
 @every_server
 def test_a_connection_without_a_socket_is_a_ghost(server: Server, tmp_path: Path) -> None:
     with (
@@ -158,6 +159,7 @@ def test_a_connection_without_a_socket_is_a_ghost(server: Server, tmp_path: Path
         see_gone(watcher, "ghost")
 
 
+@pytest.mark.slow
 @every_server
 def test_a_subscription_without_a_connection_is_an_orphan(server: Server, tmp_path: Path) -> None:
     app = ORPHANS.removesuffix(".py").replace("/", ".") + ":app"
