@@ -329,7 +329,6 @@ class Conversation(Tally):
     def _judge(self, message: Message, now: int) -> object:
         self._slow_receives()
         answered = self._lifecycle.result is not None
-        dropped = SHIELDED_AT_END if self._lifecycle.state.app in FINISHED else SHIELDED
         rules = self._lifecycle.sent(message, receives_pending=self._receiving)
         if self._lifecycle.result is not None:
             if not answered:
@@ -339,6 +338,8 @@ class Conversation(Tally):
         self._note_state(now)
         verdict = None
         if rules:
+            # What is out of order moves nothing: if this is the end, it was the end before.
+            dropped = SHIELDED_AT_END if self._lifecycle.state.app in FINISHED else SHIELDED
             if self._middleware.config.policy == "shield" and any(r.id in dropped for r in rules):
                 self._route.words[_SHIELDED_SENDS] += 1
                 verdict = DROP

@@ -56,6 +56,11 @@ def first_is(names: Sequence[str]) -> str:
     return f"{first} is" if len(names) == 1 else f"{first} and {len(names) - 1} more are"
 
 
+def plural(number: int, noun: str) -> str:
+    """Return a number and its noun: "1 worker" or "2,000 workers"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def trace_fields(trace: TraceIds | None) -> dict[str, str]:
     """Return the fields that tie a log record to a trace; none without one."""
     if trace is None:

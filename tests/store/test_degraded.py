@@ -39,14 +39,18 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a dir
 
 
 def scrape(config: Config) -> str:
-    """Return what the in-process endpoint answers."""
+    """Return what the in-process endpoint answers, on a loop of its own."""
+    return asyncio.run(answer(config))
+
+
+async def answer(config: Config) -> str:
     sent = []
 
     async def send(message):
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "headers": []}
-    asyncio.run(metrics_app(config)(scope, None, send))
+    await metrics_app(config)(scope, None, send)
     assert sent[0]["status"] == 200
     return sent[1]["body"].decode()
 
@@ -97,11 +101,16 @@ def test_without_a_usable_directory_memory_serves_in_process(tmp_path, caplog, s
     spoil(base)
     here = config(base, route=lambda scope: scope["path"])
     app = LifecycleMiddleware(application, config=here)
+
+    async def visit() -> str:
+        await converse(app, "/chat")
+        return await answer(here)
+
     for _ in range(3):
-        asyncio.run(converse(app, "/chat"))
-    text = scrape(here)
+        text = asyncio.run(visit())
     assert 'websocket_server_handshakes_total{http_route="/chat",result="accepted"} 3.0' in text
     assert "ws_lifecycle_metrics_storage_degraded 1.0" in text
+    assert "asgi_workers_reporting 1.0" in text
     assert "ws_lifecycle_metrics_internal_errors_total 0.0" in text
     (record,) = caplog.records
     assert "metrics stay in this process" in record.getMessage()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..config import Config
+from ..labels import plural, safe_label
 from .options import Refused, config_options, configured
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _print_all(service: str, snapshot: Snapshot, found: Ranked, limit: int) -> N
     from .screen import show
 
     stuck = snapshot.stuck_workers()
-    workers = _plural(len(snapshot.workers), "worker")
+    workers = plural(len(snapshot.workers), "worker")
     workers += f" ({len(stuck)} stuck)" if stuck else ""
     shown = found.page(limit=limit)
     if found:
@@ -78,8 +79,8 @@ def _print_all(service: str, snapshot: Snapshot, found: Ranked, limit: int) -> N
         in_states = ", ".join(f"{states[state]} {state}" for state in STATE_STYLES if states[state])
         violations = sum(connection.violations for connection in found)
         click.echo(
-            f"{service}: {_plural(len(found), 'connection')} ({in_states}), {workers}, "
-            f"{_plural(violations, 'violation')} among them"
+            f"{service}: {plural(len(found), 'connection')} ({in_states}), {workers}, "
+            f"{plural(violations, 'violation')} among them"
         )
         if limit:
             show(lambda width: _table(shown, width))
@@ -93,7 +94,6 @@ def _print_all(service: str, snapshot: Snapshot, found: Ranked, limit: int) -> N
 
 def _stuck_workers(stuck: list[tuple[Health, Stack]]) -> Iterator[str]:
     """Say of each stuck worker why, and at which line its loop hangs."""
-    from ..labels import safe_label
     from .human import duration
 
     for health, loop in stuck:
@@ -106,7 +106,6 @@ def _stuck_workers(stuck: list[tuple[Health, Stack]]) -> Iterator[str]:
 
 def _stuck_lines(found: list[Connection]) -> Iterator[str]:
     """Say of each stuck connection why, and at which line the application waits."""
-    from ..labels import safe_label
     from .human import duration
 
     for c in found:
@@ -175,7 +174,3 @@ def _state(connection: Connection) -> str:
     """Return the state, with the close code where it has a name of its own."""
     named = " " in connection.close
     return f"{connection.state} {connection.close}" if named else connection.state
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from ..labels import plural
 from . import frames
 from .connection import Connection, Hooks, Seen, Unmet
 from .frames import Frame
@@ -115,7 +116,7 @@ class Client(Connection):
             if got != message:
                 kind = "close or end" if got is None or isinstance(got, Frame) else "another one"
                 raise Unmet("server.message-lost", f"{what}: {kind} came")
-        self.note(f"received {len(messages)} message{'s' * (len(messages) > 1)} as expected")
+        self.note(f"received {plural(len(messages), 'message')} as expected")
 
     async def do_swallow(self, size: int) -> None:
         """Read binary messages until they add up to `size`."""

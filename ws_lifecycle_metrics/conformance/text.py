@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..labels import safe_label
+from ..labels import plural, safe_label
 from .result import Line, Report, Result, ServerRun, rule
 
 
@@ -26,8 +26,7 @@ def _summary(server: ServerRun) -> str:
     broken = sum(bool(result.findings) for result in server.results)
     unclear = sum(bool(result.unclear) for result in server.results)
     counts = ((broken, "with findings"), (unclear, "could not run"))
-    number = len(server.results)
-    done = f"{number} scenario{'s' * (number != 1)} in {server.seconds:g} s, "
+    done = f"{plural(len(server.results), 'scenario')} in {server.seconds:g} s, "
     done += ", ".join(f"{count} {what}" for count, what in counts if count) or "clean"
     return done + (f"; stopped: {_last_line(server.failed)}" if server.failed else "")
 
@@ -99,7 +98,7 @@ def _verdict(report: Report) -> str:
     if not found:
         return "clean"
     app = sum(rule(id).party == "app" for id in found)
-    findings = "1 finding" if len(found) == 1 else f"{len(found)} findings"
+    findings = plural(len(found), "finding")
     return f"{findings}: {app} of the application, {len(found) - app} of servers"
 
 

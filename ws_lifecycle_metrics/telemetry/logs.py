@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ..advisories import Advisory
-from ..labels import TraceIds, safe_label, trace_fields
+from ..labels import TraceIds, plural, safe_label, trace_fields
 from ..protocol import Rule, Severity
 
 logger = logging.getLogger("ws_lifecycle_metrics")
@@ -118,11 +118,10 @@ def log_advisories(package: str, version: str, found: tuple[Advisory, ...]) -> N
     level = logging.WARNING if worst.severity == "error" else logging.INFO
     logger.log(
         level,
-        "%s %s has %d known fault%s (%s); the worst: %s; %s",
+        "%s %s has %s (%s); the worst: %s; %s",
         package,
         safe_label(version),
-        len(found),
-        "s" if len(found) > 1 else "",
+        plural(len(found), "known fault"),
         ", ".join(advisory.id for advisory in found),
         worst.summary,
         worst.advice,
