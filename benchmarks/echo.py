@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, NamedTuple
 
 App = Callable[[Any, Any, Any], Any]
 
@@ -74,9 +74,10 @@ class Server:
         if not self.connected:
             self.connected = True
             return {"type": "websocket.connect"}
-        if not self.leaves:
-            await asyncio.sleep(0)  # gives way, and nobody lets it go on
-        return {"type": "websocket.disconnect", "code": 1000}
+        if self.leaves:
+            return {"type": "websocket.disconnect", "code": 1000}
+        await asyncio.sleep(0)  # gives way until `one_each` lets it go on
+        return await self.receive()
 
     async def send(self, message: Any) -> None:
         """Take an event."""
@@ -100,25 +101,37 @@ def converse(app: App, servers: Iterable[Server]) -> None:
         raise AssertionError("the conversation did not end")
 
 
-Idle = tuple[Context, Any]
-"""The context and the coroutine of a connection that waits."""
+class Idle(NamedTuple):
+    """A connection that waits for messages."""
+
+    server: Server
+    context: Context
+    coroutine: Any
 
 
 async def open_idle(app: App, count: int) -> list[Idle]:
     """Return connections that are accepted and wait."""
     running = []
     for _ in range(count):
-        context, coroutine = copy_context(), Server("", 0, leaves=False).serve(app)
+        server, context = Server("", 0, leaves=False), copy_context()
+        coroutine = server.serve(app)
         context.run(coroutine.send, None)
-        running.append((context, coroutine))
+        running.append(Idle(server, context, coroutine))
         if len(running) % 500 == 0:
             await asyncio.sleep(0)  # the watchdog would say that the loop hangs, and be right
     return running
 
 
+def one_each(running: list[Idle], text: str) -> None:
+    """Have each connection receive one message, and wait again once it has sent it back."""
+    for server, context, coroutine in running:
+        server.text, server.left = text, 1
+        context.run(coroutine.send, None)
+
+
 async def end(running: list[Idle]) -> None:
     """End such connections."""
-    for number, (context, coroutine) in enumerate(running):
+    for number, (_, context, coroutine) in enumerate(running):
         context.run(coroutine.close)
         if number % 500 == 0:
             await asyncio.sleep(0)

@@ -8,14 +8,16 @@ once, so nothing is measured but what stands between it and the application.
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .echo import App, Idle, Server, converse, echo, noop, open_idle
+from .echo import App, Idle, Server, converse, echo, noop, one_each, open_idle
 from .measure import BARE, NOOP, Figure, Samples, added, cpu_ns, figure, interleave, ratio, versions
 from .part import Bar, Data, Panel, Run, Table, shown
 from .peers import CANDIDATES
@@ -28,12 +30,16 @@ ABOUT = """\
 An echo application, texts of 64 bytes; a message is one event received or sent. Thread CPU time,
 the garbage collector off; what candidates do in threads of their own, such as exporting, is only in
 the end-to-end figures. `× no-op` is over the wrapper and the application together, in the same
-round; who stays at 1 or below does not look at messages. Memory is what Python allocates and the
-files that are mapped, of one of many accepted connections that wait."""
-MESSAGE, CONNECTION, IDLE = "message", "connection", "idle"
+round; who stays at 1 or below does not look at messages. On a quiet connection one text comes
+each 0.3 s, so that what this project does once a beat is done for each of them. Memory is what
+Python allocates and the files that are mapped, of one of many accepted connections that wait."""
+MESSAGE, QUIET, CONNECTION, IDLE = "message", "quiet", "connection", "idle"
 TEXT = "x" * 64
 SAMPLE_NS = 25e6
 OPEN = 20_000
+QUIET_OPEN = 500
+QUIET_SECONDS = 0.3
+"""Longer than a beat: what is counted between two of them must be written for each message."""
 KIB = 1024
 
 
@@ -65,6 +71,19 @@ def enough(cost: Callable[[App, int], float], app: App, wanted: float) -> int:
     return max(20, int(wanted / max(100.0, cost(app, 200))))
 
 
+async def quiet_cost(running: list[Idle]) -> float:
+    """Return ns a message of connections that take one text each, and of what follows it."""
+    gc.collect()
+    gc.disable()
+    try:
+        began = time.thread_time_ns()
+        one_each(running, TEXT)
+        await asyncio.sleep(QUIET_SECONDS)
+        return (time.thread_time_ns() - began) / (2 * len(running))
+    finally:
+        gc.enable()
+
+
 async def idle_memory(app: App, count: int, folder: Path | None) -> tuple[float, list[Idle]]:
     """Return bytes that one of many connections holds that are accepted and wait; and all these."""
 
@@ -94,6 +113,10 @@ async def costs(apps: dict[str, App], options: dict[str, Any]) -> dict[str, Samp
             cases[case] = lambda cost=cost, app=app, count=count: cost(app, count)
             await asyncio.sleep(0)
         found[name] = await interleave(cases, options["rounds"])
+    open_ = {case: await open_idle(app, options["quiet"]) for case, app in apps.items()}
+    _kept.extend(open_.values())
+    quiet = {case: functools.partial(quiet_cost, running) for case, running in open_.items()}
+    found[QUIET] = await interleave(quiet, options["rounds"])
     return found
 
 
@@ -138,6 +161,7 @@ def measure(run: Run) -> Data:
                 "rounds": run.effort.rounds,
                 "sample_ns": SAMPLE_NS * run.effort.size,
                 "open": open_,
+                "quiet": run.effort.count(QUIET_OPEN, 100),
                 "folder": folder,
             }
             result = child(__name__, options, python=python, env=env)
@@ -177,7 +201,12 @@ def _floors(data: Data, app: str, name: str) -> Figure | None:
     return figure(values) if values else None
 
 
-UNITS = {MESSAGE: (1e-3, "µs"), CONNECTION: (1e-3, "µs"), IDLE: (1 / KIB, "KiB")}
+UNITS = {
+    MESSAGE: (1e-3, "µs"),
+    QUIET: (1e-3, "µs"),
+    CONNECTION: (1e-3, "µs"),
+    IDLE: (1 / KIB, "KiB"),
+}
 
 
 def tables(data: Data) -> list[Table]:
@@ -185,6 +214,7 @@ def tables(data: Data) -> list[Table]:
     rows = [_floor_row(data, BARE), _floor_row(data, NOOP)]
     rows += [_row(data, key) for key in CANDIDATES if key in data["cases"]]
     head = ["", "a message, µs added", "× no-op"]
+    head += ["a quiet connection's message, µs added", "× no-op"]
     head += ["a connection, µs added", "× no-op", "an open connection, KiB added"]
     return [Table("Cost over the no-op wrapper", head, rows)]
 
