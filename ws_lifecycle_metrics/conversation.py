@@ -16,7 +16,16 @@ from . import catalog
 from .catalog import code_label
 from .integrations.graphql_ws import Served
 from .labels import TraceIds
-from .protocol import OPEN, SHIELDED, SHIELDED_AT_END, Lifecycle, Rule, ServerState, Severity
+from .protocol import (
+    OPEN,
+    SHIELDED,
+    SHIELDED_AT_END,
+    Findings,
+    Lifecycle,
+    Rule,
+    ServerState,
+    Severity,
+)
 from .protocol.fields import CLEAN
 from .protocol.payload import is_plain, payload, utf8_size
 from .protocol.table import FINISHED, GONE
@@ -35,8 +44,8 @@ Scope = Any
 Message = Any
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[Any]]
-Begun = tuple[int, bool]
-"""When a send that is timed began, and whether it breaks no rule above info."""
+Begun = tuple[int, bool, int | None, int]
+"""When a send that is timed began, whether it breaks no rule above info, its `payload`."""
 
 VANISHED = 1006  # RFC 6455 7.4.1: the connection was lost without a close frame
 SCOPES_JUDGED = 100
@@ -54,7 +63,8 @@ _VIOLATIONS = {
 # Registered for servers alone (IANA's registry of close codes): a restart.
 _SERVER_CODES = frozenset({1012})
 
-ILLEGAL, DROP = object(), object()
+DROP: Begun = (0, False, None, 0)
+"""Of a send that is not made: told by identity."""
 
 _now = time.monotonic_ns
 # Both raise TypeError for whatever is of another type.
@@ -200,12 +210,12 @@ class Conversation(Tally):
             # A slow send has a span of its own, where spans are made.
             self._sends = True if self._spans is None else _now()
         else:
-            verdict = self.guard(self._about_to_send, message)
-            if verdict is DROP:
+            begun = self.guard(self._about_to_send, message)
+            if begun is DROP:
                 return None
+            if begun is None:  # a fault of ours: what it carries is not known
+                begun = _now(), True, None, 0
             self._sending += 1
-            self._sent_at = started = _now()
-            begun = started, verdict is not ILLEGAL
         inner_send = self._inner_send
         try:
             result = await inner_send(message)
@@ -315,18 +325,27 @@ class Conversation(Tally):
         if rules:
             self._flag(rules)
 
-    def _about_to_send(self, message: Message) -> object:
-        """Judge an event before it is sent: None, or that it is ILLEGAL, or to DROP it."""
+    def _about_to_send(self, message: Message) -> Begun:
+        """Judge and measure an event before it is sent; DROP says that it is not to be."""
         self._slow_sends()
-        now, verdict = _now(), None
-        kind = payload(message, "websocket.send")[0] if self._quick_send else None
-        if not is_plain(message, kind):
-            verdict = self._judge(message, now)
-        if verdict is not DROP:
-            self._words[at.SENDING], self._words[at.SENT_AT] = self._sending + 1, now
-        return verdict
+        now = _now()
+        kind, size = payload(message, "websocket.send")
+        begun = now, True, kind, size
+        if not self._quick_send or not is_plain(message, kind):
+            rules = self._judge(message, now)
+            if rules:
+                if self._drops(rules):
+                    self._route.words[_SHIELDED_SENDS] += 1
+                    begun = DROP
+                elif any(rule.severity is not Severity.INFO for rule in rules):
+                    begun = now, False, kind, size
+                self._flag(rules, sending=True)
+        if begun is not DROP:
+            self._sent_at = self._words[at.SENT_AT] = now
+            self._words[at.SENDING] = self._sending + 1
+        return begun
 
-    def _judge(self, message: Message, now: int) -> object:
+    def _judge(self, message: Message, now: int) -> Findings:
         self._slow_receives()
         answered = self._lifecycle.result is not None
         rules = self._lifecycle.sent(message, receives_pending=self._receiving)
@@ -336,26 +355,24 @@ class Conversation(Tally):
             if not self._routed:
                 self._find_route()
         self._note_state(now)
-        verdict = None
-        if rules:
-            # What is out of order moves nothing: if this is the end, it was the end before.
-            dropped = SHIELDED_AT_END if self._lifecycle.state.app in FINISHED else SHIELDED
-            if self._middleware.config.policy == "shield" and any(r.id in dropped for r in rules):
-                self._route.words[_SHIELDED_SENDS] += 1
-                verdict = DROP
-            elif any(rule.severity is not Severity.INFO for rule in rules):
-                verdict = ILLEGAL
-            self._flag(rules, sending=True)
-        return verdict
+        return rules
+
+    def _drops(self, rules: Findings) -> bool:
+        """Whether an event that breaks these rules is kept from the server."""
+        if self._middleware.config.policy != "shield":
+            return False
+        # What is out of order moves nothing: if this is the end, it was the end before.
+        dropped = SHIELDED_AT_END if self._lifecycle.state.app in FINISHED else SHIELDED
+        return any(rule.id in dropped for rule in rules)
 
     def _sent(self, message: Message, begun: Begun | None) -> None:
         """Note a send on any but the quick way; `begun` is None if it had begun there."""
         self._slow_sends()
-        took = _now() - (begun[0] if begun else self._sent_at)
+        started, _, kind, size = begun or self._begun_quickly(message)
+        took = _now() - started
         self._sending -= 1
         words = self._words
         words[at.SENDING] = self._sending
-        kind, size = payload(message, "websocket.send")
         if kind is None:
             # Not when another send, begun before, returns while the answer is in flight.
             result = self._lifecycle.result if message is self._answer else None
@@ -379,15 +396,18 @@ class Conversation(Tally):
         if self._quick_send and not self._sending and not self._timed and self._beats():
             self._sends = None
 
+    def _begun_quickly(self, message: Message) -> Begun:
+        return self._sent_at, True, *payload(message, "websocket.send")
+
     def _send_failed(self, message: Message, error: BaseException, begun: Begun | None) -> None:
         self._slow_sends()
-        took = _now() - (begun[0] if begun else self._sent_at)
+        started, legal, kind, size = begun or self._begun_quickly(message)
+        took = _now() - started
         self._sending -= 1
         self._words[at.SENDING] = self._sending
-        rules = self._lifecycle.send_failed(message, error, legal=begun is None or begun[1])
+        rules = self._lifecycle.send_failed(message, error, legal)
         self._note_state(_now())
         self._flag(rules, sending=True)
-        kind, size = payload(message, "websocket.send")
         if self._spans is not None and kind is not None:
             failed = any(rule.severity is Severity.ERROR for rule in rules)
             self._spans.sent(_now(), took, kind, size, self._route, error, failed)
