@@ -188,7 +188,7 @@ class Conversation(Tally):
         self.guard(self._received, message)
         return message
 
-    async def send(self, message: Message) -> Any:  # noqa: C901, PLR0912, PLR0915  # inline
+    async def send(self, message: Message) -> Any:  # noqa: C901, PLR0912  # inline
         """Send as the application does, and count what the server took."""
         size: int | None  # of a message on the quick way
         begun: Begun | None  # on the other
@@ -213,8 +213,6 @@ class Conversation(Tally):
             begun = self.guard(self._about_to_send, message)
             if begun is DROP:
                 return None
-            if begun is None:  # a fault of ours: what it carries is not known
-                begun = _now(), True, None, 0
             self._sending += 1
         inner_send = self._inner_send
         try:
@@ -366,7 +364,7 @@ class Conversation(Tally):
         return any(rule.id in dropped for rule in rules)
 
     def _sent(self, message: Message, begun: Begun | None) -> None:
-        """Note a send on any but the quick way; `begun` is None if it had begun there."""
+        """Note a send on any but the quick way; `begun` is None if it began there."""
         self._slow_sends()
         started, _, kind, size = begun or self._begun_quickly(message)
         took = _now() - started

@@ -198,6 +198,21 @@ def test_a_send_that_does_not_return_is_seen_with_its_start(config: Config) -> N
     run(config, play)
 
 
+@pytest.mark.usefixtures("one_beat")
+def test_the_start_of_a_timed_send_is_the_same_after_a_beat(config: Config) -> None:
+    async def play(talk: Talk) -> None:
+        talk.free.clear()
+        await talk.echo("held")
+        record = talk.record()
+        assert record[at.SENDING] == 1
+        began = record[at.SENT_AT]
+        assert began >= record[at.RECEIVED_AT] > 0
+        talk.publish()
+        assert (record[at.SENDING], record[at.SENT_AT]) == (1, began)
+
+    run(config, play)
+
+
 SLOW = 0.005
 
 
