@@ -10,7 +10,7 @@ import pytest
 
 from tests.graphql.apps import SOCKETS, asgi, served
 from tests.graphql.books import Books
-from tests.graphql.peer import PROTOCOLS, SECONDS, TRANSPORT_WS, Peer
+from tests.graphql.peer import LEGACY, PROTOCOLS, SECONDS, TRANSPORT_WS, Peer
 from tests.graphql.schema import make_schema, new_signals
 from ws_lifecycle_metrics import catalog
 from ws_lifecycle_metrics.integrations.strawberry import LifecycleExtension
@@ -106,6 +106,27 @@ def test_bad_operation_name_is_a_rejection_without_a_series(name: Any, tmp_path:
         {("other", "rejected"): 1},
         {("anonymous", "rejected"): 1},
     )
+    books.at_rest()
+
+
+def test_a_rejection_without_a_name_is_anonymous_whatever_came_before(tmp_path: Path):
+    books = Books(tmp_path)
+
+    async def run() -> None:
+        app = books.wrap(asgi(make_schema(LifecycleExtension)))
+        for query in ("subscription {{{", "subscription { count(to: 1) }", "subscription {{{"):
+            peer = Peer(app, LEGACY)
+            await peer.initialised()
+            peer.subscribe(query)
+            await peer.until("error" if "{{{" in query else "complete")
+            peer.leave()
+            await peer.end()
+
+    asyncio.run(run())
+    assert books.series(catalog.SUBSCRIPTION_ENDS) == {
+        ("anonymous", "rejected"): 2,
+        ("anonymous", "completed"): 1,
+    }
     books.at_rest()
 
 

@@ -92,7 +92,7 @@ class Operations:
                 self._make(safe_label(reserved))
         label = self._cap.fold(name) if admit else safe_label(name)
         known = self._known.get(label)
-        if known is None and admit:
+        if known is None and (admit or label == ANONYMOUS):  # which has its place already
             known = self._make(label)
         return known or self._known.get(OTHER)
 
