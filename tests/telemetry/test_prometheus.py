@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -237,6 +238,40 @@ def test_head_has_the_length_and_no_body(config):
 def test_only_what_reads_is_answered(config):
     status, headers, body = request(config, "POST")
     assert (status, headers[b"allow"], body) == (405, b"GET, HEAD", b"")
+
+
+def test_who_asks_during_a_collection_shares_its_result(config, monkeypatch):
+    taken = []
+    take = Source.take
+
+    def slowly(source: Source) -> Snapshot:
+        taken.append(source)
+        all_ask.wait(10)
+        return take(source)
+
+    monkeypatch.setattr(Source, "take", slowly)
+    all_ask = threading.Event()
+    app = metrics_app(config)
+    bodies = []
+
+    async def ask(accept: bytes) -> None:
+        async def send(message: Any) -> None:
+            bodies.append(message.get("body"))
+
+        await app({"type": "http", "method": "GET", "headers": [(b"accept", accept)]}, None, send)
+
+    async def ask_together() -> None:
+        asking = [asyncio.create_task(ask(a)) for a in (b"*/*", b"", OPENMETRICS.encode()) * 10]
+        await asyncio.sleep(0)
+        asking[0].cancel()
+        all_ask.set()
+        await asyncio.gather(*asking[1:])
+        await ask(b"")
+
+    asyncio.run(ask_together())
+    assert len(taken) == 2 + 1  # one of each format, and one for who came later
+    assert len(bodies) == 2 * 30
+    assert all(body is None or body.rstrip().count(b"collector_success 1.0") for body in bodies)
 
 
 def test_the_endpoint_serves_nothing_but_http(config):

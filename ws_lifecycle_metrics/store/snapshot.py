@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -193,8 +195,25 @@ def package_version() -> str:
         return "unknown"
 
 
+class _Taking:
+    """Held while a snapshot is taken: what sources and judges remember is of one at a time."""
+
+    lock = threading.Lock()
+
+    @classmethod
+    def forget(cls) -> None:
+        """In a forked child: whoever held it is not here."""
+        cls.lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Taking.forget)
+
+
 class Source:
     """Takes snapshots of a service: of its directory and of this process's own memory.
+
+    Any thread may ask; of several at once each waits for its turn.
 
     Without `config` it is the one of this process's middleware, be that made before or after.
     """
@@ -221,9 +240,13 @@ class Source:
 
         Raises `OSError` only where this process is out of descriptors or memory.
         """
+        publish(self.config)
+        with _Taking.lock:
+            return self._take()
+
+    def _take(self) -> Snapshot:
         began = time.perf_counter()
         config = self.config
-        publish(config)
         archived = archive.Archive()
         ended, segments = unshared(config)
         degraded = bool(segments or ended)
@@ -258,13 +281,13 @@ class Source:
 
     def take_own(self) -> Snapshot:
         """Read the workers of this process alone, as where each process exports its own."""
-        began = time.perf_counter()
-        config = self.config
-        publish(config)
-        segments, shared = own(config)
-        snapshot = self._snapshot(segments, archive.Archive(), not shared)
-        snapshot.duration = time.perf_counter() - began
-        return snapshot
+        publish(self.config)
+        with _Taking.lock:
+            began = time.perf_counter()
+            segments, shared = own(self.config)
+            snapshot = self._snapshot(segments, archive.Archive(), not shared)
+            snapshot.duration = time.perf_counter() - began
+            return snapshot
 
     def _snapshot(
         self,
@@ -282,7 +305,8 @@ class Source:
             workers=[contents for contents in segments if contents.alive],
             totals=archived.totals,
             degraded=degraded,
-            since=min(filter(None, made), default=round(wall * at.NS)),
+            # Not after this moment, wherever the clock was set meanwhile.
+            since=min(filter(None, (*made, round(wall * at.NS)))),
             skipped=dict(skipped or {}),
             health=self._judge.look(segments, archived.deaths, now, self.views),
             stacks=dict(stacks or {}),

@@ -119,6 +119,17 @@ def metrics_app(config: Config | None = None) -> Callable[[Any, Any, Any], Await
     `ws-lifecycle-metrics serve`, answers also when a worker hangs.
     """
     take = Source(config).take
+    # Those who ask during a collection share its result: many scrapes must not take all threads.
+    running: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[tuple[bytes, str]]] = {}
+
+    async def exposition(accept: str) -> tuple[bytes, str]:
+        loop = asyncio.get_running_loop()
+        key = loop, negotiate(accept)
+        if key not in running:
+            # In a thread: reading and rendering must not delay the connections that they show.
+            running[key] = loop.create_task(asyncio.to_thread(render, take, accept))
+            running[key].add_done_callback(lambda _: running.pop(key))
+        return await asyncio.shield(running[key])
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -129,8 +140,7 @@ def metrics_app(config: Config | None = None) -> Callable[[Any, Any, Any], Await
             await send({"type": "http.response.body", "body": b""})
             return
         found = b",".join(v for k, v in scope["headers"] if bytes(k).lower() == b"accept")
-        # In a thread: reading and rendering must not delay the connections that they show.
-        body, content_type = await asyncio.to_thread(render, take, found.decode("latin-1"))
+        body, content_type = await exposition(found.decode("latin-1"))
         headers = [
             (b"content-type", content_type.encode()),
             (b"content-length", str(len(body)).encode()),
