@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -27,6 +28,7 @@ from tests.store.support import (
     take,
     value,
 )
+from tests.store.traffic import fork as start_child
 from ws_lifecycle_metrics import catalog
 from ws_lifecycle_metrics.store import archive, outdated
 from ws_lifecycle_metrics.store import layout as at
@@ -244,6 +246,10 @@ BAD_ARCHIVES = {
     "totals of a wrong shape": totals(FIT, FIT[:2]),
     "a list for a name": totals([[], ["/x", "accepted"], [4]]),
     "folded of a wrong shape": totals(FIT, folded=[3]),
+    "infinite deaths": totals(FIT, deaths={"0": 1}).replace(b'{"0": 1}', b'{"0": 1e999}'),
+    "negative deaths": totals(FIT, deaths={"0": -3}),
+    "deaths of a negative slot": totals(FIT, deaths={"-1": 3}),
+    "too many deaths": totals(FIT, deaths={"0": 10**40}),
     "larger than allowed": totals(FIT) + b" " * (1 << 22),
 }
 
@@ -360,6 +366,60 @@ def test_routes_stay_bounded_over_any_number_of_workers(tmp_path, monkeypatch):
     assert value(snapshot, catalog.LOST_CONNECTIONS) == 30
 
 
+def test_an_archive_that_would_be_too_large_keeps_fewer_names(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(archive, "MAX_NAMES", 40)
+    routes = []
+    for base in (tmp_path / "whole", tmp_path / "bounded"):
+        for number in range(40):
+            dead_worker(base, f"/{number}")
+        take(base)
+        assert not segments(base)
+        snapshot = take(base)
+        routes.append({labels[0] for name, labels in snapshot.totals if name == HANDSHAKES})
+        assert value(snapshot, catalog.HANDSHAKES) == 40 * 2
+        size = (place(base) / archive.NAME).stat().st_size
+        monkeypatch.setattr(archive, "MAX_BYTES", size * 3 // 4)
+    assert [len(found) for found in routes] == [41, 21]
+    assert "other" in routes[1]
+    assert not caplog.records
+
+
+def test_deaths_add_up_over_folds(tmp_path):
+    for deaths in range(1, 4):
+        dead_worker(tmp_path)
+        assert fold(tmp_path) == 1
+        with Directory(place(tmp_path)) as directory:
+            assert archive.load(directory).deaths == {0: deaths}
+
+
+def test_an_archive_that_cannot_be_opened_for_want_of_means_stays(tmp_path):
+    class Poor(Directory):
+        def open(self, name: str, flags: int) -> int:
+            if name == archive.NAME:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return super().open(name, flags)
+
+    dead_worker(tmp_path)
+    fold(tmp_path)
+    dead_worker(tmp_path)
+    with Poor(place(tmp_path)) as poor:
+        assert archive.fold(poor, Reader()) == 0
+    assert value(take(tmp_path), catalog.LOST_CONNECTIONS) == 2
+
+
+def test_a_child_that_was_forked_during_a_fold_keeps_nobody_from_folding(tmp_path):
+    dead_worker(tmp_path)
+    wait, end = os.pipe()
+    with Directory(place(tmp_path)) as directory:
+        with directory.exclusive() as locked:
+            assert locked
+            child = start_child(lambda: os.close(end) or os.read(wait, 1))
+        assert fold(tmp_path) == 1
+    os.close(end)
+    os.waitpid(child, 0)
+    os.close(wait)
+
+
 def test_an_archive_too_large_to_be_read_is_not_written(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(archive, "MAX_BYTES", 200)
     dead_worker(tmp_path)
@@ -381,6 +441,12 @@ def test_drafts_of_killed_workers_are_removed_when_they_are_old(tmp_path):
         archive.try_lock(file.fileno(), exclusive=True)
         fold(tmp_path)
     assert [path.exists() for path in (old, young, living)] == [False, True, True]
+
+
+def test_counting_began_no_later_than_now_wherever_the_clock_was_set(tmp_path):
+    put_archive(tmp_path, totals(FIT, since=time.time_ns() + 86_400 * at.NS))
+    snapshot = take(tmp_path)
+    assert 0 < snapshot.since <= snapshot.wall * at.NS
 
 
 def test_an_archive_says_what_is_wrong_with_it(tmp_path):

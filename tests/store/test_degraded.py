@@ -7,6 +7,7 @@ import os
 import subprocess
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,6 +33,7 @@ from tests.store.traffic import application, converse
 from ws_lifecycle_metrics import LifecycleMiddleware, catalog, metrics_app
 from ws_lifecycle_metrics.config import Config
 from ws_lifecycle_metrics.store import directory, workers
+from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.snapshot import Source
 from ws_lifecycle_metrics.store.workers import current
 
@@ -165,6 +167,22 @@ def test_threads_that_end_take_no_count_with_them(tmp_path, monkeypatch):
         assert value(snapshot, catalog.LOST_CONNECTIONS, "/chat") == number + 1
         last = now
     assert len(workers.local_workers(here)) == 0
+
+
+def test_what_a_thread_counted_since_the_latest_beat_is_not_lost_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(directory, "SUPPORTED", False)
+    here = config(tmp_path)
+
+    def leave_open() -> None:
+        worker = current(here)
+        record = open_connection(worker)
+        worker.noted[1] = SimpleNamespace(publish=lambda _: record.__setitem__(at.SENT_TEXT, 7))
+
+    thread = threading.Thread(target=leave_open)
+    thread.start()
+    thread.join()
+    current(config(tmp_path / "other"))  # whoever starts sweeps up
+    assert value(take(tmp_path), catalog.SENT_MESSAGES, "/chat", "text") == 7
 
 
 LIMITED = """

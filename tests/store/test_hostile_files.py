@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import random
 import socket
@@ -25,11 +26,12 @@ from tests.store.support import (
     value,
 )
 from ws_lifecycle_metrics import catalog
-from ws_lifecycle_metrics.store import archive
+from ws_lifecycle_metrics.store import archive, reader
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.directory import Directory, try_lock
 from ws_lifecycle_metrics.store.reader import Contents, Reader
 from ws_lifecycle_metrics.store.snapshot import Source
+from ws_lifecycle_metrics.store.workers import current
 from ws_lifecycle_metrics.telemetry.prometheus import render
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
@@ -241,8 +243,10 @@ def mutate(data: bytearray, chance: random.Random) -> bytes:
 @pytest.mark.parametrize(
     "mutations", [2000, pytest.param(100_000, marks=pytest.mark.slow)], ids="{} mutations".format
 )
-def test_a_damaged_segment_harms_no_other(tmp_path, mutations, caplog):
+def test_a_damaged_segment_harms_no_other(tmp_path, mutations, caplog, monkeypatch):
     caplog.set_level("ERROR")
+    # Whatever pid stands there: who is gone would be folded, and this one's file removed.
+    monkeypatch.setattr("ws_lifecycle_metrics.store.reader.is_gone", lambda *_: False)
     base = real_segment(tmp_path)
     good = start_worker(tmp_path)
     open_connection(good, "/good")
@@ -342,3 +346,54 @@ def test_a_file_that_shrinks_under_the_reader_is_skipped(tmp_path, monkeypatch):
     monkeypatch.setattr("ws_lifecycle_metrics.store.reader.check_file", shrink)
     assert take(tmp_path).skipped == {path.name: "shorter than it says"}
     worker.segment.abandon()
+
+
+def test_a_segment_that_grows_under_the_reader_is_read(tmp_path, monkeypatch):
+    worker = start_worker(tmp_path)
+    open_connection(worker, "/chat")
+    is_held = reader.is_held
+
+    def grow(fd: int) -> bool:
+        for number in range(40):
+            worker.route(f"/{number}")
+        return is_held(fd)
+
+    monkeypatch.setattr(reader, "is_held", grow)
+    size = segments(tmp_path)[0].stat().st_size
+    snapshot = take(tmp_path)
+    assert segments(tmp_path)[0].stat().st_size > size
+    assert not snapshot.skipped
+    assert value(snapshot, catalog.HANDSHAKES, "/chat", "accepted") == 1
+    worker.close()
+
+
+def test_a_worker_of_whom_no_lock_tells_is_alive(tmp_path, monkeypatch):
+    worker = start_worker(tmp_path)
+    open_connection(worker)
+    flock = fcntl.flock
+
+    def no_shared_locks(fd: int, operation: int) -> None:
+        if operation & fcntl.LOCK_SH:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", no_shared_locks)
+    for _ in range(2):
+        snapshot = take(tmp_path)
+        assert value(snapshot, catalog.LOST_CONNECTIONS) == 0
+        assert value(snapshot, catalog.ACTIVE_CONNECTIONS) == 1
+    assert segments(tmp_path)
+    worker.close()
+
+
+def test_without_any_locks_memory_serves(tmp_path, monkeypatch):
+    def no_locks(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with Directory(place(tmp_path), create=True) as directory:
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)):
+            directory.take_slot()
+        worker = current(config(tmp_path))
+        assert not worker.segment.shared
+        assert directory.segments() == directory.drafts() == []

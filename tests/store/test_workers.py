@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -19,10 +23,14 @@ from tests.store.support import (
     take,
     value,
 )
+from tests.store.traffic import fork, kill
 from ws_lifecycle_metrics import catalog
+from ws_lifecycle_metrics.store import archive, reader
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.directory import Directory
+from ws_lifecycle_metrics.store.snapshot import Source
 from ws_lifecycle_metrics.store.workers import current, existing, local_workers
+from ws_lifecycle_metrics.store.writer import Segment
 
 
 def slots(base) -> list[int]:
@@ -192,6 +200,142 @@ def test_a_forked_child_leaves_its_parents_worker_alone(tmp_path):
         "(True, 1) 1 1",
         "2 0",
     ]
+
+
+def test_a_child_that_was_forked_while_its_parents_worker_starts_holds_nothing(
+    tmp_path, monkeypatch
+):
+    stay, end = os.pipe()
+    ready, written = os.pipe()
+    forked = threading.Event()
+    children = []
+
+    def wait() -> None:
+        os.close(end)
+        os.write(written, b".")
+        os.read(stay, 1)
+
+    def fork_child() -> None:
+        children.append(fork(wait))
+        forked.set()
+
+    thread = threading.Thread(target=fork_child)
+    publish = Segment.publish
+
+    def begin_to_fork(segment: Segment) -> None:
+        publish(segment)
+        thread.start()
+        forked.wait(0.5)  # in vain: it is to wait until the worker is known
+
+    monkeypatch.setattr(Segment, "publish", begin_to_fork)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is the point
+        worker = current(config(tmp_path))
+        thread.join(30)
+    open_connection(worker)
+    assert os.read(ready, 1)
+    die(worker)
+    assert value(take(tmp_path), catalog.LOST_CONNECTIONS) == 1
+    for fd in (stay, end, ready, written):
+        os.close(fd)
+    os.waitpid(children[0], 0)
+
+
+def test_a_child_that_python_did_not_see_forked_keeps_no_worker_alive(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "SURELY_ALIVE", 0)
+    stay, end = os.pipe()
+    ready, written = os.pipe()
+
+    def serve() -> None:
+        open_connection(current(config(tmp_path)))
+        if not ctypes.PyDLL(None).fork():
+            os.close(end)  # it ends with the test, however that ends
+            os.write(written, b".")
+            os.read(stay, 1)
+            os._exit(0)
+        os.read(stay, 1)
+
+    child = fork(serve)
+    assert os.read(ready, 1)
+    assert value(take(tmp_path), catalog.ACTIVE_CONNECTIONS) == 1
+    kill(child)
+    assert value(take(tmp_path), catalog.LOST_CONNECTIONS) == 1
+    assert not segments(tmp_path)
+    for fd in (stay, end, ready, written):
+        os.close(fd)
+
+
+def test_a_fold_that_fails_leaves_the_worker(tmp_path, monkeypatch):
+    def fail(*_: object) -> int:
+        raise ArithmeticError
+
+    monkeypatch.setattr(archive, "fold", fail)
+    here = config(tmp_path)
+    worker = current(here)
+    assert current(here) is worker
+    assert len(segments(tmp_path)) == 1
+    assert value(take(tmp_path), catalog.INTERNAL_ERRORS) == 1
+
+
+def test_a_worker_whose_end_fails_keeps_no_other_from_ending(tmp_path):
+    printed = run(
+        """
+        import sys, threading
+        from pathlib import Path
+        from types import SimpleNamespace
+        from tests.store.support import config, take
+        from ws_lifecycle_metrics.store import workers
+
+        here = config(Path(sys.argv[1]))
+        def fail(now):
+            raise RuntimeError
+        workers.current(here).noted[1] = SimpleNamespace(publish=fail)
+        started = threading.Event()
+        def serve():
+            workers.current(here)
+            started.set()
+            threading.Event().wait()
+        threading.Thread(target=serve, daemon=True).start()
+        started.wait(30)
+        workers._close_all()
+        print([health.reason for health in take(Path(sys.argv[1])).health])
+        """,
+        tmp_path,
+    )
+    assert printed == "[]\n"
+
+
+def test_what_several_threads_ask_is_read_by_one_at_a_time(tmp_path, monkeypatch):
+    worker = start_worker(tmp_path)
+    both = threading.Barrier(2)
+    read = archive.read
+    met = []
+
+    def read_together(*arguments: object) -> object:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.2)  # in vain: the other one is to wait until this one is done
+            met.append(True)
+        return read(*arguments)
+
+    monkeypatch.setattr(archive, "read", read_together)
+    source = Source(config(tmp_path))
+    with ThreadPoolExecutor(2) as threads:
+        found = [threads.submit(source.take) for _ in range(2)]
+    assert [len(future.result(0).workers) for future in found] == [1, 1]
+    assert not met
+    worker.close()
+
+
+def test_slots_that_are_taken_cost_no_descriptor(tmp_path):
+    workers = [start_worker(tmp_path) for _ in range(3)]
+    with Directory(place(tmp_path)) as directory:
+        before = len(os.listdir("/proc/self/fd"))
+        slot, fd = directory.take_slot()
+        assert slot == 3
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+        os.close(fd)
+    for worker in workers:
+        worker.close()
 
 
 @pytest.mark.parametrize("forks", [50, pytest.param(1000, marks=pytest.mark.slow)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from ..store.directory import Directory, try_lock
+from ..store.directory import Directory, is_held
 from ..store.reader import BadSegment, OtherVersion, check
 
 
@@ -49,7 +49,6 @@ def look_at_segments(directory: Directory) -> Segments:
 def _is_alive(directory: Directory, name: str) -> bool:
     fd = directory.open(name, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        # Where nobody can tell, it is not one to be removed.
-        return try_lock(fd, exclusive=False) is not True
+        return is_held(fd)
     finally:
         os.close(fd)

@@ -78,7 +78,7 @@ def load(directory: Directory) -> Archive:
         os.close(fd)
     try:
         return _decode(json.loads(text, parse_constant=_refuse))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
         raise BadSegment(f"not an archive: {error}") from error
 
 
@@ -97,7 +97,9 @@ def _decode(data: dict[str, Any]) -> Archive:
         if metric is not None and _fits(metric, labels, words):
             totals[name, tuple(map(safe_label, labels))] = list(words)
     folded = frozenset(int(uuid, 16) for uuid in data["folded"])
-    deaths = Counter({int(slot): int(n) for slot, n in dict(data.get("deaths", {})).items()})
+    deaths = Counter({int(slot): n for slot, n in dict(data.get("deaths", {})).items()})
+    if not all(map(_is_count, (*deaths, *deaths.values()))):
+        raise ValueError("deaths")
     since = data.get("since", 0)
     since = since if _is_count(since) else 0
     return Archive(data["generation"], folded, totals, deaths, since)
@@ -178,12 +180,14 @@ def _fold_locked(directory: Directory, reader: Reader) -> int:
     _remove(directory, [s for s in dead if s.uuid in old.folded])
     dead = [s for s in dead if s.uuid not in old.folded]
     if dead:
-        totals = _bounded_sum([old.totals, *map(_totals_of, dead)])
-        folded = frozenset(s.uuid for s in dead)
-        deaths = old.deaths + unannounced_deaths(dead)
         made = [old.since, *(int(s.header[at.CREATED_WALL]) for s in dead)]
-        since = min(filter(None, made), default=0)
-        _write(directory, Archive(old.generation + 1, folded, totals, deaths, since))
+        new = Archive(
+            generation=old.generation + 1,
+            folded=frozenset(s.uuid for s in dead),
+            deaths=old.deaths + unannounced_deaths(dead),
+            since=min(filter(None, made), default=0),
+        )
+        directory.replace(NAME, _encode(new, [old.totals, *map(_totals_of, dead)]))
         _remove(directory, dead)
     return len(dead)
 
@@ -203,9 +207,9 @@ def _totals_of(contents: Contents) -> Totals:
     return totals
 
 
-def _bounded_sum(parts: list[Totals]) -> Totals:
+def _bounded_sum(parts: list[Totals], names: int) -> Totals:
     """Add up totals: each worker kept to its caps, but over time they may all differ."""
-    caps: dict[str, Cap] = defaultdict(lambda: Cap(MAX_NAMES))
+    caps: dict[str, Cap] = defaultdict(lambda: Cap(names))
     whole: Totals = {}
     for part in parts:
         for (name, labels), words in part.items():
@@ -229,19 +233,25 @@ def _remove_drafts(directory: Directory) -> None:
                 os.close(fd)
 
 
-def _write(directory: Directory, archive: Archive) -> None:
-    data = {
-        "format": FORMAT,
-        "generation": archive.generation,
-        "since": archive.since,
-        "folded": [f"{uuid:032x}" for uuid in archive.folded],
-        "deaths": {str(slot): number for slot, number in archive.deaths.items()},
-        "totals": [[name, labels, words] for (name, labels), words in archive.totals.items()],
-    }
-    text = json.dumps(data, separators=(",", ":")).encode()
-    if len(text) > MAX_BYTES:  # no reader would take it
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    directory.replace(NAME, text)
+def _encode(archive: Archive, parts: list[Totals]) -> bytes:
+    """Return the archive's bytes, with the sum of `parts` by as many names as a reader takes."""
+    names = MAX_NAMES
+    while True:
+        archive.totals = _bounded_sum(parts, names)
+        data = {
+            "format": FORMAT,
+            "generation": archive.generation,
+            "since": archive.since,
+            "folded": [f"{uuid:032x}" for uuid in archive.folded],
+            "deaths": {str(slot): number for slot, number in archive.deaths.items()},
+            "totals": [[name, labels, words] for (name, labels), words in archive.totals.items()],
+        }
+        text = json.dumps(data, separators=(",", ":")).encode()
+        if len(text) <= MAX_BYTES:
+            return text
+        if names == 1:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        names //= 2
 
 
 def _remove(directory: Directory, segments: list[Contents]) -> None:

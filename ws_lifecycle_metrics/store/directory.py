@@ -52,10 +52,21 @@ def service_path(base: str, service: str) -> Path:
     return (Path(base) if base else default_base()) / service
 
 
+def _check(path: Path, status: os.stat_result) -> None:
+    """See that only this user can write a directory; raises `DirectoryError`."""
+    if not stat.S_ISDIR(status.st_mode):
+        raise DirectoryError(f"{path}: not a directory")
+    if status.st_uid != os.geteuid():
+        raise DirectoryError(f"{path}: owned by user {status.st_uid}")
+    if status.st_mode & 0o022:
+        raise DirectoryError(f"{path}: mode {stat.S_IMODE(status.st_mode):04o} lets others write")
+
+
 class Directory:
     """An open directory that only this user can write.
 
-    All files are opened relative to it, so nobody can exchange it under us.
+    All files are opened relative to it, so nobody can exchange it under us. What stands above it
+    is the user's choice; the default base, at a path that others could take first, must be ours.
     Raises `DirectoryError` where it is missing, foreign or writable by others, and `OSError`
     where this process is out of descriptors or memory.
     """
@@ -67,6 +78,9 @@ class Directory:
         try:
             if create:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path.parent == default_base():
+                _check(path.parent, os.stat(path.parent, follow_symlinks=False))
+            if create:
                 path.mkdir(mode=0o700, exist_ok=True)
             self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
@@ -76,7 +90,7 @@ class Directory:
             kind = DirectoryMissingError if missing else DirectoryError
             raise kind(f"{path}: {error.strerror}") from error
         try:
-            self._check()
+            _check(path, os.fstat(self.fd))
         except DirectoryError:
             self.close()
             raise
@@ -94,15 +108,6 @@ class Directory:
             if not os.access(above, os.W_OK | os.X_OK):
                 raise
             return None
-
-    def _check(self) -> None:
-        status = os.fstat(self.fd)
-        if status.st_uid != os.geteuid():
-            raise DirectoryError(f"{self.path}: owned by user {status.st_uid}")
-        if status.st_mode & 0o022:
-            raise DirectoryError(
-                f"{self.path}: mode {stat.S_IMODE(status.st_mode):04o} lets others write"
-            )
 
     def close(self) -> None:
         """Close the directory, once; the files stay."""
@@ -155,9 +160,12 @@ class Directory:
         """
         for slot in count():
             fd = self.open(f"slot-{slot}", os.O_RDONLY | os.O_CREAT | os.O_NONBLOCK)
-            if try_lock(fd, exclusive=True):
+            locked = try_lock(fd, exclusive=True)
+            if locked:
                 return slot, fd
             os.close(fd)
+            if locked is None:  # no other number would do
+                raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
         raise AssertionError("unreachable")
 
     def remove(self, segment: str, *, side_files_only: bool = False) -> None:
@@ -173,10 +181,22 @@ class Directory:
     def exclusive(self) -> Iterator[bool]:
         """Hold the directory's lock, or yield False where another process holds it."""
         fd = self.open("lock", os.O_RDWR | os.O_CREAT)
+        locked = False
         try:
-            yield try_lock(fd, exclusive=True) is True
+            locked = try_lock(fd, exclusive=True) is True
+            yield locked
         finally:
+            if locked:  # or a child that was forked meanwhile would hold it
+                fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
+
+
+def is_held(fd: int) -> bool:
+    """Whether a segment's worker lives: it holds an exclusive lock, which SIGKILL drops.
+
+    Where nobody can tell it lives: it would be counted twice if it was taken for dead.
+    """
+    return try_lock(fd, exclusive=False) is not True
 
 
 def try_lock(fd: int, *, exclusive: bool) -> bool | None:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from . import layout as at
+
 
 @functools.cache
 def boot_id() -> tuple[int, int]:
@@ -39,6 +41,24 @@ def start_ticks(pid: int) -> int:
         return int(stat_fields(Path(f"/proc/{pid}/stat").read_bytes())[19])
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def is_gone(pid: int, ticks: int) -> bool:
+    """Whether a process that started at `ticks` has ended; False where nobody can tell."""
+    try:
+        os.kill(pid, 0)  # not by /proc, which may hide what is not ours
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return bool(ticks) and start_ticks(pid) not in (0, ticks)
+
+
+def is_here(header: memoryview) -> bool:
+    """Whether the pid in a segment's header means the same process to us."""
+    return (header[at.BOOT_HIGH], header[at.BOOT_LOW]) == boot_id() and (
+        header[at.PID_NAMESPACE] == namespace("pid") != 0
+    )
 
 
 def at_forked_exit(function: Callable[[], None]) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..labels import first_is, safe_label
 from . import layout as at
-from .directory import OUT_OF_MEANS, Directory, try_lock
-from .layout import OPERATION_BLOCK_WORDS, ROUTE_BLOCK_WORDS, WORKER_BLOCK_WORDS, BlockKind
+from .directory import OUT_OF_MEANS, Directory, is_held
+from .layout import NS, OPERATION_BLOCK_WORDS, ROUTE_BLOCK_WORDS, WORKER_BLOCK_WORDS, BlockKind
+from .process import is_gone, is_here
 
 MAX_BLOCKS = 1 << 17
+SURELY_ALIVE = 2 * NS
+"""Age of a beat up to which nobody asks whether there is a process."""
 LEAST_WORDS: dict[int, int] = {
     BlockKind.ROUTE: ROUTE_BLOCK_WORDS,
     BlockKind.OPERATION: OPERATION_BLOCK_WORDS,
@@ -194,7 +198,7 @@ def check(directory: Directory, name: str) -> None:
     """Look at a segment's header alone; raises `BadSegment` for one that is not to be read."""
     fd = directory.open(name, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        _used(fd, check_file(os.fstat(fd)))
+        _used(fd)
     finally:
         os.close(fd)
 
@@ -203,21 +207,31 @@ def _load(directory: Directory, name: str) -> Contents:
     # Not blocking: somebody may have put a FIFO there.
     fd = directory.open(name, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        size = check_file(os.fstat(fd))
-        # Its worker holds an exclusive lock for as long as it lives, and SIGKILL drops it.
-        alive = try_lock(fd, exclusive=False) is False
-        used = _used(fd, size)
+        alive = is_held(fd)
+        used = _used(fd)
         data = _copy(fd, used * at.WORD)
     finally:
         os.close(fd)
     # The worker may have grown since: what was copied is as long as the first look said.
     memoryview(data).cast("Q")[at.USED] = used
-    return decode(name, data, alive)
+    return decode(name, data, alive and not _has_ended(memoryview(data).cast("Q")))
 
 
-def _used(fd: int, size: int) -> int:
+def _used(fd: int) -> int:
+    check_file(os.fstat(fd))
     head = _copy(fd, at.HEADER_WORDS * at.WORD)
-    return check_header(memoryview(head).cast("Q"), size // at.WORD)
+    # The size after the head: a worker that grows makes room before it says so.
+    return check_header(memoryview(head).cast("Q"), check_file(os.fstat(fd)) // at.WORD)
+
+
+def _has_ended(header: memoryview) -> bool:
+    """Whether the process is gone whose file is still held, by a child that was forked unseen."""
+    silent = time.monotonic_ns() - header[at.HEARTBEAT_AT]
+    return (
+        not 0 <= silent < SURELY_ALIVE  # to ask each time would cost as much as to read
+        and is_here(header)
+        and is_gone(header[at.PID], header[at.START_TICKS])
+    )
 
 
 def _copy(fd: int, size: int) -> bytearray:

@@ -213,10 +213,12 @@ class Worker:
 
     def close(self) -> None:
         """Say that the worker ended, and put its counts into the archive."""
-        self.publish(time.monotonic_ns())
         # Its own descriptor: the segment's is closed, and with it the lock that says alive.
         path = self.segment.directory.path if self.segment.directory is not None else None
-        self.segment.close()
+        try:
+            self.publish(time.monotonic_ns())
+        finally:
+            self.segment.close()
         if path is not None:
             with suppress(DirectoryError, OSError), Directory(path) as directory:
                 archive.fold(directory, self.reader)

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from ..config import Config
@@ -35,8 +36,9 @@ _ended: dict[Place, Totals] = {}
 """What workers have counted that ended and that only this process could read."""
 _observed: dict[Place, Config] = {}
 """What the middlewares of this process were told."""
-_lock = threading.Lock()
-"""Held while the lists change, which no running worker waits for."""
+_lock = threading.RLock()
+"""Held while the lists change, which no running worker waits for, and while the process forks: a
+child must know all segments of its parent. Not a plain lock: a signal's handler may fork."""
 
 
 def observe(config: Config) -> None:
@@ -71,11 +73,15 @@ def publish(config: Config) -> None:
     """Have this thread's worker write all that it has counted, for whoever reads next."""
     worker = existing(config)
     if worker is not None:
-        try:
-            worker.publish(time.monotonic_ns())
-        except Exception as error:  # noqa: BLE001  # what was written before can still be read
-            logger.debug("not all that was counted could be written: %r", error)
-            worker.count_internal_error()
+        _guarded(worker, worker.publish, time.monotonic_ns())
+
+
+def _guarded(worker: Worker, step: Callable[..., object], *arguments: object) -> None:
+    try:
+        step(*arguments)
+    except Exception as error:  # noqa: BLE001  # what was written before can still be read
+        logger.debug("a step of a worker failed: %r", error)
+        worker.count_internal_error()
 
 
 def local_workers(config: Config) -> list[Worker]:
@@ -118,7 +124,10 @@ def _start(config: Config, place: Place) -> Worker:
         _here.by_place[place] = worker
         _all.append(worker)
         at_forked_exit(_close_all)
-        return worker
+    directory = worker.segment.directory
+    if directory is not None:
+        _guarded(worker, archive.fold, directory, worker.reader)
+    return worker
 
 
 def _start_shared(config: Config) -> Worker:
@@ -133,7 +142,6 @@ def _start_shared(config: Config) -> Worker:
     except BaseException:
         worker.segment.remove()
         raise
-    archive.fold(directory, worker.reader)
     return worker
 
 
@@ -161,14 +169,15 @@ def _close_ended() -> None:
     for worker in [w for w in _all if not w.thread.is_alive()]:
         _all.remove(worker)
         if not worker.segment.shared:
+            _guarded(worker, worker.publish, time.monotonic_ns())
             contents = decode(worker.segment.name, worker.segment.contents(), alive=False)
             add_segment(_ended.setdefault(_place(worker), {}), contents)
-        worker.close()
+        _guarded(worker, worker.close)
 
 
 def _close_all() -> None:
     for worker in _all:
-        worker.close()
+        _guarded(worker, worker.close)
     _all.clear()
 
 
@@ -180,9 +189,13 @@ def _forget_all() -> None:
             worker.segment.abandon()
     _all.clear()
     _ended.clear()
-    _here, _lock = _Workers(), threading.Lock()
+    _here, _lock = _Workers(), threading.RLock()
 
 
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
+    os.register_at_fork(
+        before=lambda: _lock.acquire(),
+        after_in_parent=lambda: _lock.release(),
+        after_in_child=_forget_all,
+    )
