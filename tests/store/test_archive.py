@@ -509,3 +509,18 @@ def test_outdated_segments_that_go_together_are_one_line(tmp_path, caplog):
     Source(config(tmp_path)).take()
     (line,) = (message for message in caplog.messages if "removed" in message)
     assert line.startswith("1-a.segment and 2 more are removed: workers of another version left")
+
+
+def test_counters_at_odds_lose_no_fewer_than_none(tmp_path):
+    worker = start_worker(tmp_path)
+    open_connection(worker)
+    worker.route("/chat").words[CLOSED] += 2  # as half of a dead worker's words may be
+    die(worker)
+    assert value(take(tmp_path), catalog.LOST_CONNECTIONS, "/chat") == 0
+
+
+def test_operations_that_outlived_their_connection_are_no_aborted_handshake(tmp_path):
+    worker = start_worker(tmp_path)
+    worker.route("/chat").take()[at.STATE] = at.ORPHANED
+    die(worker)
+    assert value(take(tmp_path), catalog.HANDSHAKES, "/chat", "aborted") == 0

@@ -9,6 +9,7 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,7 +30,7 @@ from ws_lifecycle_metrics.store import archive, reader
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.directory import Directory
 from ws_lifecycle_metrics.store.snapshot import Source
-from ws_lifecycle_metrics.store.workers import current, existing, local_workers
+from ws_lifecycle_metrics.store.workers import current, existing, local_workers, renew
 from ws_lifecycle_metrics.store.writer import Segment
 
 
@@ -387,3 +388,46 @@ def test_a_directory_is_closed_with_its_worker(tmp_path):
     assert worker.segment.directory.fd == -1
     with Directory(place(tmp_path)) as directory:
         assert directory.segments() == []
+
+
+def test_who_starts_folds_what_the_dead_have_left(tmp_path):
+    worker = start_worker(tmp_path)
+    open_connection(worker)
+    die(worker)
+    current(config(tmp_path))
+    assert len(segments(tmp_path)) == 1
+    assert value(take(tmp_path), catalog.LOST_CONNECTIONS) == 1
+
+
+def test_what_was_counted_since_the_latest_beat_is_written_at_the_end(tmp_path):
+    worker = start_worker(tmp_path)
+    record = open_connection(worker)
+    worker.noted[1] = SimpleNamespace(publish=lambda _: record.__setitem__(at.SENT_TEXT, 7))
+    worker.close()
+    assert value(take(tmp_path), catalog.SENT_MESSAGES, "/chat", "text") == 7
+
+
+def test_a_child_of_multiprocessing_ends_as_others_do(tmp_path):
+    printed = run(
+        """
+        import multiprocessing, sys
+        from pathlib import Path
+        from tests.store.support import config, segments, take
+        from ws_lifecycle_metrics.store.workers import current
+
+        base = Path(sys.argv[1])
+        child = multiprocessing.get_context("fork").Process(target=current, args=[config(base)])
+        child.start()
+        child.join(30)
+        print(child.exitcode, len(segments(base)), take(base).health)
+        """,
+        tmp_path,
+    )
+    assert printed == "0 0 []\n"
+
+
+def test_serials_go_on_in_a_new_segment(tmp_path):
+    worker = current(config(tmp_path))
+    worker.connections = 5
+    (place(tmp_path) / worker.segment.name).unlink()
+    assert renew(worker).connections == 5
