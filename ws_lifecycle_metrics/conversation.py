@@ -112,6 +112,7 @@ class Conversation(Tally):
         Tally.__init__(self, worker)
         self._middleware = middleware
         self._served = served
+        served.serial = self._serial
         self._scope = scope
         self._inner_receive = served.watch(self, receive)
         self._inner_send = send
@@ -154,6 +155,12 @@ class Conversation(Tally):
     def over(self) -> bool:
         """Whether either side has closed, or the client is lost."""
         return self._lifecycle.state.server in GONE or self._lifecycle.state.app in FINISHED
+
+    def shares(self, scope: Scope) -> bool:
+        """Whether `scope` is of the same connection: the same one, or a shallow copy of it."""
+        headers = scope.get("headers")
+        # An empty tuple is the same object everywhere.
+        return bool(headers) and headers is self._scope.get("headers")
 
     # What the application and the server do, in the order of a conversation.
 
@@ -249,8 +256,9 @@ class Conversation(Tally):
         """Go on in another worker's segment."""
         self.publish(_now())
         old, name = self._words, self._route.name
+        for served in filter(None, (self._served, self._worker.served)):
+            served.worker = worker  # the one that all HTTP scopes share moves with them
         self._worker, self._route = worker, worker.route(name)
-        self._served.worker = worker  # one that others share moves with them all
         worker.live[self._serial] = self
         self._begin_record(self._route)
         self._words[at.STATE_AT] = old[at.STATE_AT]
