@@ -307,7 +307,7 @@ class Conversation(Tally):
         self._slow_receives()
         self._receiving -= 1
         self._words[at.RECEIVING] = self._receiving
-        self._flag(self._lifecycle.receive_failed(error))
+        self._flag(self._lifecycle.receive_failed(error, here=self._worker.is_here()))
 
     def _received(self, message: Message) -> None:
         """Note what came on any but the quick way."""
@@ -411,7 +411,8 @@ class Conversation(Tally):
         took = _now() - started
         self._sending -= 1
         self._words[at.SENDING] = self._sending
-        rules = self._lifecycle.send_failed(message, error, legal)
+        here = self._worker.is_here()
+        rules = self._lifecycle.send_failed(message, error, legal, here=here)
         self._note_state(_now())
         self._flag(rules, sending=True)
         if self._spans is not None and kind is not None:
