@@ -67,10 +67,8 @@ class Served:
             return
         self.worker.posted.append(step)
         if self.loop is not None:
-            try:
+            with suppress(RuntimeError):  # it is closed
                 self.loop.call_soon_threadsafe(self.settle)
-            except RuntimeError:  # closed
-                self.loop = None
 
     def settle(self) -> None:
         """Run, in the worker's own thread, what other threads left; a fault in it stays here."""
