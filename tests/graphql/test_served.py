@@ -229,3 +229,18 @@ def test_what_is_left_to_a_loop_that_has_ended_is_taken_by_the_next_scope(books:
     assert not done
     serve_http(books, keep)
     assert done == ["first", "second"]
+
+
+def test_what_a_request_counts_follows_its_worker_to_a_new_segment(books: Books, tmp_path: Path):
+    async def renew(_scope: Any, _receive: Any, _send: Any) -> None:
+        served = SERVED.get()
+        assert served is not None
+        for path in tmp_path.rglob("*.segment"):
+            path.unlink()
+        served.worker.watch._renew()
+        assert served.worker is existing(books.config)
+
+    async def play(_connection: Connection) -> None:
+        await books.wrap(renew)(scope("http"), None, None)
+
+    serve(books, play)
