@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import hypothesis  # noqa: F401  # before anything is frozen: its plugins are looked for by referrers
 import pytest
 
-from ws_lifecycle_metrics.store import workers
+from ws_lifecycle_metrics.store import totals, workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def fresh_process() -> Iterator[None]:
-    """Let no test meet another's workers in this process, nor the files that they hold open."""
+    """Let no test meet another's workers in this process, their files, nor what it counted."""
     yield
     for worker in workers._all:
         worker.watch = None
@@ -22,6 +22,7 @@ def fresh_process() -> Iterator[None]:
     workers._here.by_place.clear()
     workers._ended.clear()
     workers._observed.clear()
+    totals._here.clear()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -112,6 +112,7 @@ class Conversation(Tally):
         Tally.__init__(self, worker)
         self._middleware = middleware
         self._served = served
+        served.serial = self._serial
         self._scope = scope
         self._inner_receive = served.watch(self, receive)
         self._inner_send = send
@@ -154,6 +155,12 @@ class Conversation(Tally):
     def over(self) -> bool:
         """Whether either side has closed, or the client is lost."""
         return self._lifecycle.state.server in GONE or self._lifecycle.state.app in FINISHED
+
+    def shares(self, scope: Scope) -> bool:
+        """Whether `scope` is of the same connection: the same one, or a shallow copy of it."""
+        headers = scope.get("headers")
+        # An empty tuple is the same object everywhere.
+        return bool(headers) and headers is self._scope.get("headers")
 
     # What the application and the server do, in the order of a conversation.
 
@@ -249,8 +256,9 @@ class Conversation(Tally):
         """Go on in another worker's segment."""
         self.publish(_now())
         old, name = self._words, self._route.name
+        for served in filter(None, (self._served, self._worker.served)):
+            served.worker = worker  # the one that all HTTP scopes share moves with them
         self._worker, self._route = worker, worker.route(name)
-        self._served.worker = worker  # one that others share moves with them all
         worker.live[self._serial] = self
         self._begin_record(self._route)
         self._words[at.STATE_AT] = old[at.STATE_AT]
@@ -299,7 +307,7 @@ class Conversation(Tally):
         self._slow_receives()
         self._receiving -= 1
         self._words[at.RECEIVING] = self._receiving
-        self._flag(self._lifecycle.receive_failed(error))
+        self._flag(self._lifecycle.receive_failed(error, here=self._worker.is_here()))
 
     def _received(self, message: Message) -> None:
         """Note what came on any but the quick way."""
@@ -403,7 +411,8 @@ class Conversation(Tally):
         took = _now() - started
         self._sending -= 1
         self._words[at.SENDING] = self._sending
-        rules = self._lifecycle.send_failed(message, error, legal)
+        here = self._worker.is_here()
+        rules = self._lifecycle.send_failed(message, error, legal, here=here)
         self._note_state(_now())
         self._flag(rules, sending=True)
         if self._spans is not None and kind is not None:

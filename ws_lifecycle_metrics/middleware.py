@@ -76,18 +76,23 @@ class LifecycleMiddleware:
             return _noting_lifespan(receive, self.config), None, None
         if worker.internal_errors >= MOST_FAULTS:
             return receive, None, None
-        if self._is_inner(receive, worker):
+        if self._is_inner(scope, receive, worker):
             return receive, SERVED.get(), None
         served = serve(worker, scope)
         socket = kind == "websocket"
         conversation = Conversation(self, worker, scope, receive, send, served) if socket else None
         return receive, served, conversation
 
-    def _is_inner(self, receive: Receive, worker: Worker) -> bool:
+    def _is_inner(self, scope: Scope, receive: Receive, worker: Worker) -> bool:
         """Whether another middleware of this worker observes the scope already: once is enough."""
         outer = getattr(receive, "__self__", None)
         if type(outer) is not Conversation or outer.worker is not worker:
-            return False
+            # What is between may wrap the calls and copy the scope, or be another service's.
+            around = SERVED.get()
+            while around is not None and not _observes(around, worker, scope):
+                around = around.outer
+            if around is None:
+                return False
         log_once(
             f"the application is wrapped twice for the service {self.config.service!r}:"
             " the inner LifecycleMiddleware leaves all WebSockets to the outer one"
@@ -97,6 +102,14 @@ class LifecycleMiddleware:
     def template(self, scope: Scope) -> str | None:
         """Return the route template of a scope, or None while or where nothing knows it."""
         return routes.template(self.config, self._channels, scope)
+
+
+def _observes(served: Served, worker: Worker, scope: Scope) -> bool:
+    """Whether it is of a conversation that runs in this worker, on the connection of `scope`."""
+    if served.worker is not worker:
+        return False
+    conversation = worker.live.get(served.serial)
+    return conversation is not None and conversation.shares(scope)
 
 
 def _noting_lifespan(receive: Receive, config: Config) -> Receive:

@@ -38,6 +38,15 @@ def test_clean_is_zero() -> None:
     assert last == "clean"
 
 
+@pytest.mark.parametrize("server", ["uvicorn-websockets-sansio", "hypercorn"])
+@pytest.mark.parametrize("call", [("make_echo", "--factory"), ("make_echo()",)], ids=" ".join)
+def test_an_application_that_a_factory_makes_is_tried(server: str, call: tuple[str, ...]) -> None:
+    name, *flags = call
+    target = (f"tests.conformance.apps:{name}", *flags)
+    result = run("check", *target, "--server", server, "--scenario", "text")
+    assert result.exit_code == 0, result.output
+
+
 def test_findings_are_one_and_stand_in_the_timeline() -> None:
     result = run("check", "tests.conformance.apps:raising", *SERVER, "--scenario", "text")
     assert result.exit_code == 1
@@ -68,6 +77,8 @@ def test_servers_are_judged_without_a_target() -> None:
         (("no_such_module:app",), "cannot import no_such_module:app: ModuleNotFoundError"),
         (("tests.conformance.apps:nothing",), "has no attribute 'nothing'"),
         (("tests.conformance.apps:time",), "it is not callable"),
+        (("tests.conformance.apps:make_echo",), "it may make the application: add --factory"),
+        (("tests.conformance.apps:make_late", "--factory"), "it is not callable"),
         (("tests.conformance.apps:echo", "--header", "x"), "accepted is 'Name: value'"),
         (("--scenario", "acept"), "no scenario is called 'acept'; did you mean accept"),
         (("--scenario", "zzz"), "no scenario is called 'zzz'; known are accept, "),
@@ -78,7 +89,17 @@ def test_servers_are_judged_without_a_target() -> None:
         (("--output", "/no/such/place", "--scenario", "accept"), "cannot write /no/such/place"),
     ],
     ids=[
-        *("module", "attribute", "callable", "header", "scenario", "no-scenario", "part-scenario"),
+        *(
+            "module",
+            "attribute",
+            "callable",
+            "factory",
+            "no-factory",
+            "header",
+            "scenario",
+            "no-scenario",
+            "part-scenario",
+        ),
         *("rule", "no-rule", "path", "output"),
     ],
 )
@@ -96,8 +117,9 @@ def test_bad_input_is_one_line_and_two(arguments: tuple[str, ...], line: str) ->
         (("--path", "/"), "--path"),
         (("--subprotocol", "graphql-ws", "--query", "{ a }"), "--subprotocol, --query"),
         (("--header", "A: b", "--path", "/chat"), "--path, --header"),
+        (("--factory",), "--factory"),
     ],
-    ids=["path", "path as by default", "GraphQL", "several"],
+    ids=["path", "path as by default", "GraphQL", "several", "factory"],
 )
 def test_what_only_an_application_needs_is_refused_without_one(
     arguments: tuple[str, ...], named: str

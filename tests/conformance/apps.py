@@ -42,6 +42,14 @@ async def echo(scope, receive, send):
         await send({**event, "type": "websocket.send"})
 
 
+def make_echo():
+    return echo
+
+
+async def make_late():
+    return echo
+
+
 async def raising(scope, receive, send):
     if scope["type"] == "websocket":
         await receive()

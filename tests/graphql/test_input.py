@@ -130,6 +130,33 @@ def test_a_rejection_without_a_name_is_anonymous_whatever_came_before(tmp_path: 
     books.at_rest()
 
 
+@pytest.mark.parametrize(
+    ("query", "counted_as"),
+    [
+        ("subscription Valid($to: Int!) { count(to: $to) }", "Valid"),
+        ("subscription Invalid($to: Int!) { nowhere(to: $to) }", "other"),
+    ],
+    ids=["for its variables", "before"],
+)
+def test_a_rejected_name_has_a_place_if_it_was_valid(
+    query: str, counted_as: str, tmp_path: Path, logged: list[str]
+):
+    books = Books(tmp_path)
+
+    async def run() -> None:
+        peer = Peer(books.wrap(asgi(make_schema(LifecycleExtension))), TRANSPORT_WS)
+        await peer.initialised()
+        peer.subscribe(query)
+        await peer.until("error")
+        peer.leave()
+        await peer.end()
+
+    asyncio.run(run())
+    assert books.series(catalog.SUBSCRIPTION_ENDS) == {(counted_as, "rejected"): 1}
+    assert books.series(catalog.GRAPHQL_REQUESTS) == {(counted_as, "subscription"): 1}
+    books.at_rest()
+
+
 async def many_names(app: Any, names: list[str]) -> None:
     peer = Peer(app, TRANSPORT_WS)
     await peer.initialised()

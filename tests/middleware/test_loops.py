@@ -29,6 +29,7 @@ from tests.support import (
     without,
 )
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
+from ws_lifecycle_metrics.testing.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -319,6 +320,62 @@ def test_same_task_and_same_context_on_both_sides(wrap: Wrap, backend: str) -> N
         assert variable.get() == "of the server"
 
     on(backend, main)
+
+
+class LoopBound(Client):
+    """A server whose calls give what only its own loop can wait for, as Granian's do."""
+
+    async def receive(self) -> Any:
+        return await self._on_loop(super().receive)
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+        if len(self.sent) > 1:
+            await self._on_loop(anyio.lowlevel.checkpoint)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.get_running_loop()
+
+    async def _on_loop(self, call: Callable[[], Any]) -> Any:
+        # The future is made first: whoever waits on another loop raises before anything is read.
+        done: asyncio.Future[Any] = self.loop.create_future()
+        if asyncio.get_running_loop() is self.loop:
+            done.set_result(await call())
+        return await done
+
+
+@pytest.mark.parametrize("call", ["send", "receive"])
+@pytest.mark.parametrize("recording", [False, True], ids=["counted", "recorded"])
+def test_a_call_from_another_loop_is_not_the_servers_fault(
+    config: Config, wrap: Wrap, call: str, recording: bool
+) -> None:
+    told: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+
+        async def elsewhere() -> None:
+            await (send(send_text("from another loop")) if call == "send" else receive())
+
+        try:
+            await asyncio.to_thread(partial(asyncio.run, elsewhere()))
+        finally:
+            await send(send_text("from its own"))
+
+    async def main() -> None:
+        client = LoopBound()
+        client.deliver(CONNECT)
+        watched = Recorder(app, lambda _: lambda entry: told.extend(r.id for r in entry.findings))
+        with pytest.raises(RuntimeError, match="attached to a different loop"):
+            await (watched if recording else wrap(app))(scope(), client.receive, client.send)
+        assert client.sent[-1] == send_text("from its own")
+        client.close()
+
+    on("asyncio", main)
+    found = [k[3] for k in books(config) if k[0] == "protocol_violations"]
+    assert (told if recording else found) == ["app.exception"]
 
 
 def test_a_worker_for_each_thread(config: Config, wrap: Wrap) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +71,106 @@ def test_a_framework_between_the_two_makes_no_difference(config: Config) -> None
     play(LifecycleMiddleware(api, config=config), path="/chat/a", raw_path=b"/chat/a")
     assert counted(config) == (1, 1, 2, 2)
     assert books(config)["handshakes", "/chat/{room}", "accepted"] == 1
+
+
+def copying(app: Any) -> Any:
+    """Wrap an application as tracers do: another scope, and functions of their own."""
+
+    async def copied(scope: Any, receive: Any, send: Any) -> None:
+        async def receiving() -> Any:
+            return await receive()
+
+        async def sending(message: Any) -> None:
+            await send(message)
+
+        await app(dict(scope), receiving, sending)
+
+    return copied
+
+
+def test_a_middleware_between_that_wraps_the_calls_makes_no_difference(
+    config: Config, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "_said", set())
+    wrap = partial(LifecycleMiddleware, config=config)
+    for _ in range(2):
+        play(wrap(copying(wrap(copying(wrap(echo))))))
+    assert counted(config) == (2, 2, 4, 4)
+    assert sum("wrapped twice" in text for text in caplog.messages) == 1
+
+
+@pytest.mark.parametrize("between", [lambda app: app, copying], ids=["bare", "wrapped calls"])
+def test_another_service_between_the_two_makes_no_difference(
+    config: Config, tmp_path: Path, between: Any
+) -> None:
+    other = Config(service="other", directory=str(tmp_path))
+    inner = between(LifecycleMiddleware(echo, config=config))
+    play(
+        LifecycleMiddleware(
+            between(LifecycleMiddleware(inner, config=other)),
+            config=config,
+        )
+    )
+    assert counted(config) == counted(other) == (1, 1, 2, 2)
+
+
+def test_a_connection_within_a_connection_is_counted_on_its_own(config: Config) -> None:
+    """A handler that calls an application as a server would, with a scope of its own."""
+    inner = LifecycleMiddleware(echo, config=config)
+
+    async def nesting(scope: Any, receive: Any, send: Any) -> None:
+        peer = Peer([CONNECT, receive_text("hi"), DISCONNECT])
+        await inner(support.scope(path=scope["path"]), peer.receive, peer.send)
+        await echo(scope, receive, send)
+
+    play(LifecycleMiddleware(copying(nesting), config=config))
+    assert counted(config) == (2, 2, 3, 3)
+
+
+def test_a_task_that_outlives_its_connection_is_on_none(config: Config) -> None:
+    """It keeps what surrounded it, and here also the conversation and its scope."""
+    inner = copying(LifecycleMiddleware(echo, config=config))
+    ended, left = asyncio.Event(), set()
+
+    async def later(scope: Any, receive: Any) -> None:
+        await ended.wait()
+        assert receive.__self__.over
+        await _served(inner, Peer([CONNECT, DISCONNECT]), scope)
+
+    async def leaving(scope: Any, receive: Any, send: Any) -> None:
+        left.add(asyncio.create_task(later(scope, receive)))
+        await echo(scope, receive, send)
+
+    async def main() -> None:
+        await _served(LifecycleMiddleware(leaving, config=config), Peer([CONNECT, DISCONNECT]), {})
+        ended.set()
+        await asyncio.wait_for(left.pop(), 10)
+
+    asyncio.run(main())
+    assert counted(config)[:2] == (2, 2)
+
+
+def test_what_a_connection_held_is_not_kept_by_a_task_that_outlives_it(config: Config) -> None:
+    kept: list[weakref.ref[Peer]] = []
+
+    async def main() -> None:
+        over = asyncio.Event()
+        left: list[asyncio.Task[Any]] = []
+
+        async def leaving(scope: Any, receive: Any, send: Any) -> None:
+            left.append(asyncio.create_task(over.wait()))
+            await echo(scope, receive, send)
+
+        peer = Peer([CONNECT, DISCONNECT])
+        kept.append(weakref.ref(peer))
+        await _served(LifecycleMiddleware(leaving, config=config), peer, {})
+        del peer
+        gc.collect()
+        assert kept[0]() is None
+        over.set()
+        await asyncio.wait_for(left[0], 10)
+
+    asyncio.run(main())
 
 
 def test_two_services_each_count_the_connection(config: Config, tmp_path: Path) -> None:

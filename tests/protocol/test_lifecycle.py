@@ -153,6 +153,25 @@ def test_a_second_accept_that_failed_leaves_the_first() -> None:
     assert life.state is OPEN
 
 
+@pytest.mark.parametrize("message", [ACCEPT, SEND, CLOSE], ids=lambda message: message["type"])
+def test_what_another_loop_could_not_wait_for_may_have_been_sent(message: dict[str, Any]) -> None:
+    life = opened()
+    if message is not ACCEPT:
+        life.sent(message)
+    before = life.state
+    assert life.send_failed(message, failure := RuntimeError(), legal=True, here=False) == ()
+    assert life.state is before
+    assert life.accepted
+    assert [rule.id for rule in life.raised(failure)] == ["app.exception"]
+
+
+def test_another_loop_is_told_that_the_client_is_gone_as_its_own_is() -> None:
+    life = opened()
+    assert life.send_failed(SEND, failure := OSError(), legal=True, here=False) == ()
+    assert outcome(life) == ("accepted", "client", None)
+    assert life.raised(failure) == ()
+
+
 def test_a_cancelled_send_is_not_a_failure() -> None:
     life = opened()
     assert life.send_failed(SEND, KeyboardInterrupt(), legal=True) == ()

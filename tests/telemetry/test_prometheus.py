@@ -30,7 +30,7 @@ from ws_lifecycle_metrics import (
 )
 from ws_lifecycle_metrics.catalog import METRICS, Kind
 from ws_lifecycle_metrics.labels import safe_label
-from ws_lifecycle_metrics.store import totals, workers
+from ws_lifecycle_metrics.store import workers
 from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
 from ws_lifecycle_metrics.telemetry.prometheus import render
 
@@ -62,8 +62,7 @@ LEAVE = {"type": "websocket.close", "code": 4400}
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch):
-    monkeypatch.setattr(totals, "_here", {})  # what other tests have counted in this process
+def config(tmp_path):
     yield Config(
         service="tested",
         directory=str(tmp_path),

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "json", "junit", "sarif", "github")
 FOR_TARGET = {
+    "factory": "--factory",
     "path": "--path",
     "subprotocol": "--subprotocol",
     "query": "--query",
     "headers": "--header",
 }
-"""Flags that say how to reach an application, by their parameters."""
+"""Flags that say what an application is and how to reach it, by their parameters."""
 
 
 @click.command()
@@ -38,6 +39,7 @@ FOR_TARGET = {
     help="Server to run, again for more; default: all that are installed. With a version, in an "
     "environment of its own that pip fills once.",
 )
+@click.option("--factory", is_flag=True, help="TARGET makes the application when it is called.")
 @click.option("--path", default="/", show_default=True, help="Path of the application's WebSocket.")
 @click.option("--subprotocol", default="", help="Subprotocol to offer; two of them are GraphQL's.")
 @click.option("--query", default="", help="GraphQL operation to run, such as a subscription.")
@@ -49,7 +51,9 @@ FOR_TARGET = {
     help="Form of the report.",
 )  # fmt: skip
 @click.option("--output", default="-", show_default=True, help="File for the report; -: stdout.")
-def check(target: str | None, form: str, output: str, **options: tuple[str, ...] | str) -> None:
+def check(
+    target: str | None, factory: bool, form: str, output: str, **options: tuple[str, ...] | str
+) -> None:
     """Try an application, or the servers themselves.
 
     With TARGET, a module:app, a scripted client tries that application on each server. Without
@@ -60,6 +64,8 @@ def check(target: str | None, form: str, output: str, **options: tuple[str, ...]
 
     if not target:
         _refuse_flags_for_target()
+    elif factory:
+        target = f"{target.removesuffix('()')}()"
     try:
         report = _run(target or "", options)
     except KeyboardInterrupt:

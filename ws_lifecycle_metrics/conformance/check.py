@@ -94,8 +94,8 @@ def check_import(python: str, target: str) -> None:
     """Import the application in a process of its own; raises `CannotRun` with one line."""
     code = (
         "import sys; sys.path.insert(0, '')\n"
-        "from ws_lifecycle_metrics.conformance.load import load\n"
-        f"sys.exit(None if callable(load({target!r})) else 'it is not callable')"
+        "from ws_lifecycle_metrics.conformance.load import load, unfit\n"
+        f"sys.exit(unfit(load({target!r})))"
     )
     try:
         done = subprocess.run(

@@ -42,12 +42,16 @@ _BEGINNINGS, _ENDS = frozenset({"subscribe", "start"}), frozenset({"complete", "
 
 
 class Served:
-    """What serves a scope: the worker, and the event loop that is the worker's own, if known."""
+    """What serves a scope: the worker, and the event loop that is the worker's own, if known; of a
+    WebSocket also the serial of its conversation, and what serves the scope around it, if any.
+    """
 
-    __slots__ = ("_conversation", "loop", "worker")
+    __slots__ = ("_conversation", "loop", "outer", "serial", "worker")
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, outer: Served | None = None) -> None:
         self.worker = worker
+        self.outer = outer
+        self.serial = 0  # not the conversation: a task that outlives the connection keeps this
         self._conversation: Conversation | None = None
         self.loop: AbstractEventLoop | None = worker.loop
 
@@ -63,10 +67,8 @@ class Served:
             return
         self.worker.posted.append(step)
         if self.loop is not None:
-            try:
+            with suppress(RuntimeError):  # it is closed
                 self.loop.call_soon_threadsafe(self.settle)
-            except RuntimeError:  # closed
-                self.loop = None
 
     def settle(self) -> None:
         """Run, in the worker's own thread, what other threads left; a fault in it stays here."""
@@ -164,8 +166,8 @@ class Subscriptions(Served):
 
     socket = True
 
-    def __init__(self, worker: Worker) -> None:
-        super().__init__(worker)
+    def __init__(self, worker: Worker, outer: Served | None) -> None:
+        super().__init__(worker, outer)
         self._running: dict[Running, None] = {}  # in the order in which they began
         # What the client asked for and what has not come of it yet; a framework may read ahead.
         self._asked = self._completes = self._noted_at = 0
@@ -277,9 +279,8 @@ class Subscriptions(Served):
 
 def serve(worker: Worker, scope: Any) -> Served:
     """Return what an operation is to find that runs while `worker` serves this scope."""
-    served: Served
-    if _offers_graphql(scope):
-        served = Subscriptions(worker)
+    if scope.get("type") == "websocket":
+        served = (Subscriptions if _offers_graphql(scope) else Served)(worker, SERVED.get())
     else:
         served = worker.served
         if served is None or served.loop is not worker.loop:
@@ -290,8 +291,6 @@ def serve(worker: Worker, scope: Any) -> Served:
 
 
 def _offers_graphql(scope: Any) -> bool:
-    if type(scope) is not dict or scope.get("type") != "websocket":
-        return False
     offered = scope.get("subprotocols")
     # Any other iterable could be one that only the application may read.
     if not isinstance(offered, (list, tuple)) or not offered:

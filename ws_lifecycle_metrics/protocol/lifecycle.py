@@ -124,8 +124,15 @@ class Lifecycle:
         else:
             self.close_initiator = "app"  # the last body ends the connection, without a code
 
-    def send_failed(self, message: object, exc: BaseException, legal: bool) -> Findings:
-        """Follow a ``send`` that raised; ``legal``: it broke no rule above info."""
+    def send_failed(
+        self, message: object, exc: BaseException, legal: bool, *, here: bool = True
+    ) -> Findings:
+        """Follow a ``send`` that raised; ``legal``: it broke no rule above info.
+
+        ``here``: it was called in the thread that serves the connection.
+        """
+        if not here and not _means_departure(exc):
+            return CLEAN  # what the server waits for is its loop's; what was sent may have gone
         event, _, unusual = read(message, self._scope, SENT)
         if event is None or not isinstance(exc, Exception):
             return CLEAN  # a server may refuse what it does not know; a cancellation is no fault
@@ -176,9 +183,12 @@ class Lifecycle:
             self.close_initiator, self.close_code = "client", detail
         return misplaced + findings
 
-    def receive_failed(self, exc: BaseException) -> Findings:
-        """Follow a ``receive`` that raised: no rule forbids it, and it is not the application's."""
-        if isinstance(exc, Exception):
+    def receive_failed(self, exc: BaseException, *, here: bool = True) -> Findings:
+        """Follow a ``receive`` that raised: no rule forbids it, and it is not the application's.
+
+        Unless that called it from another thread than the one that serves: ``here`` says.
+        """
+        if isinstance(exc, Exception) and (here or _means_departure(exc)):
             self._remember(exc)
         return CLEAN
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any
 
 from ..labels import safe_label
@@ -38,6 +39,7 @@ class Watch:
         self.lifecycle = Lifecycle(scope)
         self._pending = 0
         self._tell = tell
+        self._thread = get_ident()
         self._note("scope", findings=self.lifecycle.opened())
 
     def _note(
@@ -47,6 +49,9 @@ class Watch:
         entry = Entry(time.monotonic(), what, event, {**described, **detail}, findings)
         self._tell(entry)
         return findings
+
+    def _is_here(self) -> bool:
+        return get_ident() == self._thread
 
     def receive_called(self) -> Findings:
         """A receive() begins."""
@@ -62,7 +67,7 @@ class Watch:
     def receive_raised(self, error: BaseException) -> Findings:
         """A receive() raised, or was cancelled."""
         self._pending -= 1
-        findings = self.lifecycle.receive_failed(error)
+        findings = self.lifecycle.receive_failed(error, here=self._is_here())
         return self._note("receive raised", findings=findings, error=type(error).__name__)
 
     def send_called(self, message: Any) -> Findings:
@@ -77,7 +82,7 @@ class Watch:
     def send_raised(self, message: Any, error: BaseException, findings: Findings) -> Findings:
         """A send() raised; `findings` are those of its beginning."""
         legal = all(rule.severity is Severity.INFO for rule in findings)
-        found = self.lifecycle.send_failed(message, error, legal)
+        found = self.lifecycle.send_failed(message, error, legal, here=self._is_here())
         return self._note("send raised", message, found, error=type(error).__name__)
 
     def ended(self, error: BaseException | None = None) -> Findings:

@@ -1,0 +1,246 @@
+"""What a connection knows of its operations, asked as an integration asks it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from threading import Thread
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.graphql.books import Books
+from tests.graphql.peer import SECONDS, TRANSPORT_WS, scope
+from ws_lifecycle_metrics.integrations import graphql_ws
+from ws_lifecycle_metrics.integrations.graphql_ws import SERVED, Served
+from ws_lifecycle_metrics.store.layout import NS
+from ws_lifecycle_metrics.store.workers import existing
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    App = Callable[["Connection"], Awaitable[None]]
+
+OTHERWISE = "otherwise"
+
+
+class Running:
+    """A subscription that goes on."""
+
+    task = None
+
+
+class Connection:
+    """One connection as the application sees it, and its client."""
+
+    def __init__(self, receive: Any, events: asyncio.Queue[Any]) -> None:
+        self.receive, self.events = receive, events
+        served = SERVED.get()
+        assert served is not None
+        self.served: Served = served
+
+    async def hear(self, kind: str) -> None:
+        """Receive a frame of this type."""
+        self.events.put_nowait({"type": "websocket.receive", "text": f'{{"type": "{kind}"}}'})
+        await self.receive()
+
+    def why(self) -> str:
+        """Return why an operation was broken off that no message of the application's explains."""
+        return self.served.end_reason(OTHERWISE)
+
+
+def serve(books: Books, play: App) -> None:
+    """Accept a connection, play, and return with it open."""
+    events: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        events.put_nowait({"type": "websocket.connect"})
+        await receive()
+        await send({"type": "websocket.accept", "subprotocol": TRANSPORT_WS})
+        await play(Connection(receive, events))
+
+    async def send(_message: Any) -> None:
+        pass
+
+    async def main() -> None:
+        served = scope("websocket", subprotocols=[TRANSPORT_WS])
+        await asyncio.wait_for(books.wrap(app)(served, events.get, send), SECONDS)
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Books:
+    return Books(tmp_path)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The time at which messages come, in nanoseconds."""
+    clock = SimpleNamespace(now=10 * NS)
+    clock.monotonic_ns = lambda: clock.now
+    monkeypatch.setattr(graphql_ws, "time", clock)
+    return clock
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_complete_of_what_has_ended_is_not_the_next_ones(books: Books):
+    async def play(connection: Connection) -> None:
+        await connection.hear("subscribe")
+        connection.served.operation_ended()
+        await connection.hear("complete")
+        await connection.hear("subscribe")
+        assert connection.why() == OTHERWISE
+
+    serve(books, play)
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_complete_that_the_end_overtakes_is_not_the_next_ones(books: Books):
+    async def play(connection: Connection) -> None:
+        await connection.hear("subscribe")
+        await connection.hear("complete")
+        connection.served.operation_ended()
+        await connection.hear("subscribe")
+        assert connection.why() == OTHERWISE
+
+    serve(books, play)
+
+
+@pytest.mark.usefixtures("clock")
+def test_an_operation_that_nobody_saw_asked_for_leaves_no_debt(books: Books):
+    """Its message had the payload before the type, for example."""
+
+    async def play(connection: Connection) -> None:
+        await connection.hear("connection_init")
+        connection.served.operation_ended()
+        await connection.hear("subscribe")
+        await connection.hear("complete")
+        assert connection.why() == "client_complete"
+
+    serve(books, play)
+
+
+def test_what_never_began_is_forgotten_once_all_is_quiet(books: Books, clock: SimpleNamespace):
+    async def play(connection: Connection) -> None:
+        await connection.hear("subscribe")
+        await connection.hear("complete")
+        clock.now += NS + 1
+        await connection.hear("subscribe")
+        assert connection.why() == OTHERWISE
+
+    serve(books, play)
+
+
+def test_what_runs_is_not_forgotten_however_quiet_it_is(books: Books, clock: SimpleNamespace):
+    async def play(connection: Connection) -> None:
+        await connection.hear("subscribe")
+        running = Running()
+        connection.served.subscription_began(running)
+        clock.now += NS + 1
+        await connection.hear("complete")
+        assert connection.why() == "client_complete"
+        connection.served.subscription_ended(running)
+
+    serve(books, play)
+
+
+def test_a_receive_given_up_does_not_cancel_what_comes_later(books: Books):
+    async def play(connection: Connection) -> None:
+        waiting = asyncio.create_task(connection.receive())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+        assert connection.why() == "cancelled"
+        await connection.hear("subscribe")
+        assert connection.why() == OTHERWISE
+
+    serve(books, play)
+
+
+def test_what_outlives_its_connection_was_cancelled_and_is_forgotten(books: Books):
+    kept: list[Connection] = []
+    running = Running()
+
+    async def play(connection: Connection) -> None:
+        kept.append(connection)
+        connection.served.subscription_began(running)
+
+    serve(books, play)
+    worker = existing(books.config)
+    assert worker is not None
+    assert len(worker.left) == 1
+    assert kept[0].why() == "cancelled"
+    kept[0].served.subscription_ended(running)
+    assert not worker.left
+
+
+def serve_http(books: Books, play: Callable[[Served], Awaitable[None]]) -> None:
+    """Serve a scope whose operations may run in threads, on an event loop of its own."""
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        served = SERVED.get()
+        assert served is not None
+        await play(served)
+
+    asyncio.run(books.wrap(app)(scope("http"), None, None))
+
+
+def test_what_another_thread_left_comes_before_what_is_done_after_it(books: Books):
+    done: list[str] = []
+
+    async def play(served: Served) -> None:
+        other = Thread(target=served.run, args=[lambda: done.append("theirs")])
+        other.start()
+        other.join(SECONDS)  # the loop gets no turn to take it
+        assert not done
+        served.run(lambda: done.append("ours"))
+        assert done == ["theirs", "ours"]
+
+    serve_http(books, play)
+
+
+def test_each_loop_of_a_thread_takes_what_others_leave_to_it(books: Books):
+    async def play(served: Served) -> None:
+        done = asyncio.Event()
+        await asyncio.to_thread(served.run, done.set)
+        await asyncio.wait_for(done.wait(), SECONDS)
+
+    for _ in range(2):
+        serve_http(books, play)
+
+
+def test_what_is_left_to_a_loop_that_has_ended_is_taken_by_the_next_scope(books: Books):
+    kept: list[Served] = []
+    done: list[str] = []
+
+    async def keep(served: Served) -> None:
+        kept.append(served)
+
+    async def leave() -> None:
+        for what in ("first", "second"):
+            await asyncio.to_thread(kept[0].run, lambda what=what: done.append(what))
+
+    serve_http(books, keep)
+    asyncio.run(leave())
+    assert not done
+    serve_http(books, keep)
+    assert done == ["first", "second"]
+
+
+def test_what_a_request_counts_follows_its_worker_to_a_new_segment(books: Books, tmp_path: Path):
+    async def renew(_scope: Any, _receive: Any, _send: Any) -> None:
+        served = SERVED.get()
+        assert served is not None
+        for path in tmp_path.rglob("*.segment"):
+            path.unlink()
+        served.worker.watch._renew()
+        assert served.worker is existing(books.config)
+
+    async def play(_connection: Connection) -> None:
+        await books.wrap(renew)(scope("http"), None, None)
+
+    serve(books, play)
