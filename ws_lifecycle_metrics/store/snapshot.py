@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
@@ -32,7 +30,7 @@ from .exemplars import Exemplar, Key, collect
 from .reader import Contents, Reader
 from .series import Series, active_states, oldest_states, open_connections, orphans
 from .totals import Totals, add_segment, counted_here, merge, state_label
-from .workers import observed, own, publish, unshared
+from .workers import observed, own, publish, taking, unshared
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
@@ -95,6 +93,7 @@ class Snapshot:
 
     def _gauges(self, series: Series) -> dict[str, dict[Labels, float | Histogram]]:
         active, oldest = self._active(series)
+        degraded = self.degraded or any(worker.header[at.FULL] for worker in self.workers)
         return {
             catalog.ACTIVE_CONNECTIONS.name: dict(active),
             catalog.OLDEST_STATE.name: dict(oldest),
@@ -112,15 +111,12 @@ class Snapshot:
             catalog.SWITCHED_OFF.name: {
                 (): sum(1 for w in self.workers if w.header[at.SWITCHED_OFF_SINCE])
             },
-            catalog.STORAGE_DEGRADED.name: {(): int(self.degraded or self._full())},
+            catalog.STORAGE_DEGRADED.name: {(): int(degraded)},
             catalog.SKIPPED_SEGMENTS.name: {(): len(self.skipped)},
             catalog.COLLECT_DURATION.name: {(): self.duration},
             catalog.COLLECTOR_SUCCESS.name: {(): 1},
             catalog.BUILD_INFO.name: {(package_version(),): 1},
         }
-
-    def _full(self) -> bool:
-        return any(worker.header[at.FULL] for worker in self.workers)
 
     def _active(self, series: Series) -> tuple[Counter[Labels], dict[Labels, float]]:
         active: Counter[Labels] = Counter(
@@ -195,25 +191,10 @@ def package_version() -> str:
         return "unknown"
 
 
-class _Taking:
-    """Held while a snapshot is taken: what sources and judges remember is of one at a time."""
-
-    lock = threading.Lock()
-
-    @classmethod
-    def forget(cls) -> None:
-        """In a forked child: whoever held it is not here."""
-        cls.lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_Taking.forget)
-
-
 class Source:
     """Takes snapshots of a service: of its directory and of this process's own memory.
 
-    Any thread may ask; of several at once each waits for its turn.
+    Any thread may ask; of several at once each waits for its turn, as what it remembers is of one.
 
     Without `config` it is the one of this process's middleware, be that made before or after.
     """
@@ -240,13 +221,22 @@ class Source:
 
         Raises `OSError` only where this process is out of descriptors or memory.
         """
-        publish(self.config)
-        with _Taking.lock:
-            return self._take()
+        return self._in_turn(self._take)
 
-    def _take(self) -> Snapshot:
-        began = time.perf_counter()
+    def take_own(self) -> Snapshot:
+        """Read the workers of this process alone, as where each process exports its own."""
+        return self._in_turn(self._take_own)
+
+    def _in_turn(self, take: Callable[[Config], Snapshot]) -> Snapshot:
         config = self.config
+        publish(config)
+        with taking():
+            began = time.perf_counter()
+            snapshot = take(config)
+            snapshot.duration = time.perf_counter() - began
+            return snapshot
+
+    def _take(self, config: Config) -> Snapshot:
         archived = archive.Archive()
         ended, segments = unshared(config)
         degraded = bool(segments or ended)
@@ -268,8 +258,11 @@ class Source:
                 logger.warning("no shared segments are read: %s", error)
         snapshot = self._snapshot(segments, archived, degraded, skipped, stacks)
         merge(snapshot.totals, ended)
-        snapshot.duration = time.perf_counter() - began
         return snapshot
+
+    def _take_own(self, config: Config) -> Snapshot:
+        segments, shared = own(config)
+        return self._snapshot(segments, archive.Archive(), not shared)
 
     def _take_shared(self, directory: Directory) -> tuple[archive.Archive, list[Contents]]:
         archived, shared = archive.read(directory, self._reader)
@@ -278,16 +271,6 @@ class Source:
         if dead or archive.left_over(directory, archived):
             archive.fold(directory, self._reader)
         return archived, shared
-
-    def take_own(self) -> Snapshot:
-        """Read the workers of this process alone, as where each process exports its own."""
-        publish(self.config)
-        with _Taking.lock:
-            began = time.perf_counter()
-            segments, shared = own(self.config)
-            snapshot = self._snapshot(segments, archive.Archive(), not shared)
-            snapshot.duration = time.perf_counter() - began
-            return snapshot
 
     def _snapshot(
         self,

@@ -39,6 +39,7 @@ _observed: dict[Place, Config] = {}
 _lock = threading.RLock()
 """Held while the lists change, which no running worker waits for, and while the process forks: a
 child must know all segments of its parent. Not a plain lock: a signal's handler may fork."""
+_taking = threading.Lock()
 
 
 def observe(config: Config) -> None:
@@ -181,15 +182,20 @@ def _close_all() -> None:
     _all.clear()
 
 
+def taking() -> threading.Lock:
+    """Return what is held in this process while a snapshot is taken."""
+    return _taking
+
+
 def _forget_all() -> None:
     """In a forked child: the segments are the parent's, and so are their locks."""
-    global _here, _lock
+    global _here, _lock, _taking
     for worker in _all:
         with suppress(OSError):
             worker.segment.abandon()
     _all.clear()
     _ended.clear()
-    _here, _lock = _Workers(), threading.RLock()
+    _here, _lock, _taking = _Workers(), threading.RLock(), threading.Lock()
 
 
 atexit.register(_close_all)
