@@ -7,11 +7,13 @@ import logging
 import os
 import random
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from ..config import ExporterConfig
 from ..store.directory import Directory, DirectoryError, service_path, try_lock
+from ..store.layout import NS
 from ..store.snapshot import Snapshot
 from ..telemetry.logs import log_fault
 from ..watchdog import recycle
@@ -22,6 +24,8 @@ from .notify import notify
 from .spy import Spy
 
 PERIOD = 1.0
+FRESH = 3 * NS
+"""Time for which a look holds for who sends signals: after a pause of ours nobody knows."""
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
@@ -29,8 +33,11 @@ logger = logging.getLogger("ws_lifecycle_metrics")
 class Watch:
     """Collects, looks at the kernel's sockets, tells systemd and recycles, if it is to."""
 
-    def __init__(self, config: ExporterConfig, live: Live) -> None:
+    def __init__(
+        self, config: ExporterConfig, live: Live, clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
         self._live = live
+        self._clock = clock
         self._kernel = Kernel()
         self._spy = Spy() if config.py_spy else None
         self._recycler: recycle.Recycler | None = None
@@ -92,8 +99,9 @@ class Watch:
 
     def _look_closer(self, snapshot: Snapshot) -> None:
         self._kernel.look(snapshot.workers)
-        if self._recycler is not None and self._alone():
-            self._recycler.step(snapshot.workers, snapshot.health, time.monotonic_ns())
+        fresh = self._clock() - snapshot.now <= FRESH
+        if self._recycler is not None and fresh and self._alone():
+            self._recycler.step(snapshot.workers, snapshot.health, snapshot.now)
 
     def _alone(self) -> bool:
         """Whether this is the one sidecar of the service that sends signals."""

@@ -1,0 +1,69 @@
+"""The sidecar's own look: what it concludes from one, and what it does not."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.watchdog.support import NOW, FakeTable, make_worker, read
+from ws_lifecycle_metrics.config import ExporterConfig
+from ws_lifecycle_metrics.exporter.live import Live
+from ws_lifecycle_metrics.exporter.watch import Watch
+from ws_lifecycle_metrics.store.directory import Directory
+from ws_lifecycle_metrics.store.layout import NS
+from ws_lifecycle_metrics.store.snapshot import Snapshot
+from ws_lifecycle_metrics.watchdog.recycle import Recycler, Timing
+from ws_lifecycle_metrics.watchdog.workers import Health
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Looks:
+    """A watch that recycles, over one worker that hangs; `now` is its clock."""
+
+    def __init__(self, directory: Path) -> None:
+        Directory(directory / "test", create=True).close()
+        self.config = ExporterConfig(service="test", directory=str(directory), recycle_stuck=True)
+        self.now = NOW
+        self.sent: list[tuple[int, int]] = []
+        self.worker = read(make_worker())
+        self.watch = self.another()
+
+    def another(self) -> Watch:
+        watch = Watch(self.config, Live(self.config), clock=lambda: self.now)
+        table = FakeTable()
+        table.run(77)
+        watch._recycler = Recycler(
+            Timing(after=6, grace=60, jitter=0),
+            send=lambda pid, _ticks, number: self.sent.append((pid, number)),
+            chance=lambda: 0.0,
+            table=table,
+        )
+        return watch
+
+    def look(self, taken_at: int, watch: Watch | None = None) -> None:
+        """Conclude from a snapshot that was taken at this second."""
+        now = NOW + taken_at * NS
+        hangs = Health("0", 77, self.worker.uuid, now, "loop_blocked")
+        snapshot = Snapshot(now, 0.0, [self.worker], {}, False, 0, health=[hangs])
+        (watch or self.watch)._look_closer(snapshot)
+
+
+@pytest.fixture
+def looks(tmp_path: Path) -> Looks:
+    return Looks(tmp_path)
+
+
+def test_a_judgement_from_before_a_pause_ends_nobody(looks):
+    for second in range(5):
+        looks.now = NOW + second * NS
+        looks.look(second)
+    looks.now = NOW + 11 * NS  # only this process stood still, and the worker may be well by now
+    looks.look(5)
+    assert looks.sent == []
+    looks.now = NOW + 12 * NS
+    looks.look(12)
+    assert looks.sent == [(77, signal.SIGTERM)]
