@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.exporter.traffic import asynchronous
 from tests.watchdog.support import NOW, FakeTable, make_worker, read
 from ws_lifecycle_metrics.config import ExporterConfig
 from ws_lifecycle_metrics.exporter.live import Live
 from ws_lifecycle_metrics.exporter.watch import Watch
 from ws_lifecycle_metrics.store.directory import Directory
 from ws_lifecycle_metrics.store.layout import NS
-from ws_lifecycle_metrics.store.snapshot import Snapshot
+from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
 from ws_lifecycle_metrics.watchdog.recycle import Recycler, Timing
 from ws_lifecycle_metrics.watchdog.workers import Health
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.exporter.conftest import Serving
 
 
 class Looks:
@@ -67,3 +72,17 @@ def test_a_judgement_from_before_a_pause_ends_nobody(looks):
     looks.now = NOW + 12 * NS
     looks.look(12)
     assert looks.sent == [(77, signal.SIGTERM)]
+
+
+@asynchronous
+async def test_a_look_that_fails_leaves_no_judgement_behind(serving: Serving, monkeypatch) -> None:
+    def fails(_: Source) -> Snapshot:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("ws_lifecycle_metrics.exporter.watch.PERIOD", 0.01)
+    async with serving() as (exporter, http):
+        monkeypatch.setattr(Source, "take", fails)
+        exporter._live.health = [Health("0", 77, 1, NOW, "loop_blocked", "its event loop")]
+        async with asyncio.timeout(10):
+            while (await http.get("/healthz")).status_code != 200:
+                pass

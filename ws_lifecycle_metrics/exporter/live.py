@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..config import Config, ExporterConfig
@@ -19,6 +20,7 @@ from ..watchdog.kernel import View
 from ..watchdog.workers import Health
 from .overview import Overview, overview
 
+FAILED = "the collection failed; the log says why"
 MAX_AGE = 1.0
 """Seconds for which a collection is given to all who ask."""
 
@@ -33,7 +35,7 @@ class Live:
     """The latest collection of a service: one that began less than a second before one asked.
 
     Whatever collects runs in one thread, so nothing here needs a lock, and those who ask during
-    a collection share its result. Every method raises `CollectionError`.
+    a collection share its result. Every coroutine raises `CollectionError`.
     """
 
     def __init__(self, config: ExporterConfig, clock: Callable[[], float] = time.monotonic) -> None:
@@ -64,10 +66,13 @@ class Live:
 
     async def look(self) -> Snapshot:
         """Return a collection of its own, for who looks regularly; others' are not aged by it."""
-        return await self._in_thread(self._source.take)
+        return await self._in_thread(self._take)
 
     def take(self) -> Snapshot:
-        """Return a collection of its own, for who waits in another thread."""
+        """Return a collection of its own, for who waits in another thread.
+
+        Raises what collecting raises, and `TimeoutError`.
+        """
         return self._thread.submit(self._source.take).result(self._timeout)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
@@ -115,14 +120,19 @@ class Live:
         self._began_at = self._clock()
         self._snapshot = None
         self._made.clear()
+        with suppress(CollectionError):
+            self._snapshot = self._take()
+
+    def _take(self) -> Snapshot:
         try:
-            self._snapshot = self._source.take()
-        except Exception as error:  # noqa: BLE001  # whatever it is, a second later it may be gone
+            return self._source.take()
+        except Exception as error:  # whatever it is, a second later it may be gone
             log_fault(error)
+            raise CollectionError(FAILED) from error
 
     def _held(self) -> Snapshot:
         if self._snapshot is None:
-            raise CollectionError("the collection failed; the log says why")
+            raise CollectionError(FAILED)
         return self._snapshot
 
     def _check(self) -> None:
