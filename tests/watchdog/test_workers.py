@@ -218,7 +218,7 @@ def test_ghosts_are_scopes_without_a_socket(table, sockets, shared, ghosts):
     clock = [NOW]
     kernel = Kernel(table, clock=lambda: clock[0])
     judge = Judge(table=table)
-    for second in range(0, 40, 5):
+    for second in range(0, 40, 2):
         clock[0] = NOW + second * NS
         beat(worker, clock[0])
         kernel.look([read(worker)])
@@ -226,6 +226,19 @@ def test_ghosts_are_scopes_without_a_socket(table, sockets, shared, ghosts):
         if second < 20:
             assert health.ghosts == 0
     assert health.ghosts == ghosts
+
+
+def test_what_was_so_before_a_pause_of_the_sidecar_and_after_it_did_not_last(worker, table):
+    table.run(77)
+    table.found[77] = Sockets(listening=1, accept_queue=1)
+    clock = [NOW]
+    kernel = Kernel(table, clock=lambda: clock[0])
+    for second in (0, 1, 2, 61, 62):
+        clock[0] = NOW + second * NS
+        kernel.look([read(worker)])
+    trend = kernel.views[77].queue
+    assert trend is not None
+    assert (trend.since, trend.readings) == (NOW + 61 * NS, 2)
 
 
 def test_the_process_table_reads_what_linux_writes(tmp_path):

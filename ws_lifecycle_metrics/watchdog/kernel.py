@@ -16,6 +16,8 @@ from .processes import ProcessTable, Sockets
 EVERY, AT_MOST_EVERY = NS, 15 * NS
 COST_SHARE, HURRIED_SHARE = 100, 10
 """A reading is followed by a pause of so many times what it took; of fewer while clients wait."""
+LATE = 3 * NS
+"""After a pause of our own nobody knows what was so meanwhile."""
 LEAST_READINGS = 3
 
 
@@ -70,6 +72,8 @@ class Kernel:
         now = self._clock()
         if now < self._next:
             return
+        if now - self._next > LATE:
+            self.views = {}  # they begin anew: who looks comes often
         open_scopes: dict[int, int | None] = {}
         for worker in filter(is_here, workers):
             pid = worker.header[at.PID]
