@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WELL = Health("0", 10, 1, 0, beat_age=0.1)
-STUCK = Health("1", 11, 2, 0, reason="loop_blocked", detail="its event loop", beat_age=6.0)
+STUCK = Health(
+    "1", 11, 2, 0, reason="loop_blocked", detail="its event loop", beat_age=6.0, here=True
+)
 REPLACED = Health("0", 9, 3, 0, reason="dead", detail="it died", replaced=True)
 
 
@@ -129,6 +131,11 @@ def test_py_spy_looks_once_into_each_stall(tmp_path):
 
     asyncio.run(main())
     assert (tmp_path / "calls").read_text() == "x\n"
+
+
+def test_py_spy_looks_into_no_process_that_only_has_the_number(tmp_path):
+    spy = Spy(program(tmp_path / "spy", 'echo "$@"'))
+    assert asyncio.run(spy.look([replace(STUCK, here=False)])) == {}
 
 
 def test_a_py_spy_that_hangs_is_ended(tmp_path, monkeypatch):

@@ -157,6 +157,14 @@ def test_never_signalled(change):
     assert world.steps(60) == []
 
 
+def test_a_healthy_worker_of_another_namespace_with_the_same_number_spares_nobody():
+    world = World([100])
+    world.reasons = {100: "loop_blocked"}
+    world.workers[101] = read(make_worker(1, 100))
+    world.workers[101].header[at.PID_NAMESPACE] += 1
+    assert world.steps(6) == [(100, signal.SIGTERM)]
+
+
 def test_a_pid_that_is_reused_in_the_grace_gets_no_sigkill():
     world = World([100])
     world.reasons = {100: "loop_blocked"}

@@ -71,8 +71,10 @@ def test_without_a_process_table_the_beat_alone_speaks(worker, tmp_path):
 @pytest.mark.parametrize("word", [at.PID_NAMESPACE, at.BOOT_LOW, at.START_TICKS])
 def test_a_process_of_another_world_or_a_reused_pid_says_nothing(worker, table, word):
     table.run(77, "T")
+    assert look(Judge(table=table), NOW, read(worker))[0].here
     worker.segment.header[word] += 1
-    assert reasons(Judge(table=table), NOW, read(worker)) == [None]
+    [health] = look(Judge(table=table), NOW, read(worker))
+    assert (health.reason, health.here) == (None, False)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def workers_object(
 def _as_object(health: Health, snapshot: Snapshot, spied: tuple[str, ...]) -> dict[str, Any]:
     loop = snapshot.hangs_at(health)
     found = asdict(health)
-    for name in ("uuid", "clock", "replaced"):
+    for name in ("uuid", "clock", "replaced", "here"):
         del found[name]
     return {
         **found,

@@ -109,10 +109,10 @@ class Recycler:
         process = self._table.process(pid)
         if process is None or process.start_ticks != ticks:
             return False
-        if self._uid not in (header[at.UID],) or process.uid != self._uid:
+        if self._uid != header[at.UID] or process.uid != self._uid:
             return False
         # Of several loops in one process a healthy one is not ended for the others' sake.
-        same = [w for w in workers.values() if w.header[at.PID] == pid]
+        same = [w for w in workers.values() if w.header[at.PID] == pid and is_here(w)]
         return all(w.uuid in self._stuck_since for w in same)
 
     def _signal(self, case: _Case, now: int) -> None:

@@ -31,7 +31,8 @@ class Health:
     """How a worker is. `reason` is None if it serves; `detail` is a line for people.
 
     `clock` is its monotonic time at the reading, in ns; `beat_age` in s, None if nobody knows.
-    `activity` is "busy", "blocked", "starved" or "" while it does not beat.
+    `activity` is "busy", "blocked", "starved" or "" while it does not beat. `here` is whether
+    the pid is known to be its process still, and that of no other container.
     """
 
     worker: str
@@ -47,6 +48,7 @@ class Health:
     replaced: bool = False
     sockets: Sockets | None = None
     ghosts: int = 0
+    here: bool = False
 
     @property
     def name(self) -> str:
@@ -139,6 +141,7 @@ class Judge:
             orphaned=process is not None and process.parent == 1,
             sockets=view.sockets if view is not None else None,
             ghosts=missing.least if missing and missing.lasted(header[LIMIT["ghost"]], now) else 0,
+            here=process is not None,
         )
 
     def _note_beat(self, worker: Contents, now: int, process: Process | None) -> _Seen:
