@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.exporter.traffic import asynchronous
-from tests.watchdog.support import NOW, FakeTable, make_worker, read
+from tests.store.support import start_worker
+from tests.watchdog.support import NOW, FakeTable, beat, make_worker, read
 from ws_lifecycle_metrics.config import ExporterConfig
 from ws_lifecycle_metrics.exporter.live import Live
+from ws_lifecycle_metrics.exporter.siblings import Siblings
 from ws_lifecycle_metrics.exporter.watch import Watch
 from ws_lifecycle_metrics.store.directory import Directory
 from ws_lifecycle_metrics.store.layout import NS
 from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
 from ws_lifecycle_metrics.watchdog.recycle import Recycler, Timing
+from ws_lifecycle_metrics.watchdog.stuck import write_limits
 from ws_lifecycle_metrics.watchdog.workers import Health
 
 if TYPE_CHECKING:
@@ -72,6 +77,25 @@ def test_a_judgement_from_before_a_pause_ends_nobody(looks):
     looks.now = NOW + 12 * NS
     looks.look(12)
     assert looks.sent == [(77, signal.SIGTERM)]
+
+
+def test_a_process_in_which_another_service_is_well_is_shared(tmp_path):
+    siblings = Siblings(ExporterConfig(service="test", directory=str(tmp_path)))
+    (tmp_path / "test").mkdir()
+    (tmp_path / "others").mkdir(mode=0o777)
+    (tmp_path / "others").chmod(0o777)  # in which anybody may have written
+    own, other = (start_worker(tmp_path, service=name) for name in ("test", "beside"))
+    try:
+        write_limits(other.segment.header, other.config)
+        beat(own, time.monotonic_ns())
+        beat(other, time.monotonic_ns())
+        assert siblings.serve_in(os.getpid())
+        assert not siblings.serve_in(os.getpid() + 1)
+        beat(other, time.monotonic_ns() - 60 * NS)
+        assert not siblings.serve_in(os.getpid())
+    finally:
+        own.close()
+        other.close()
 
 
 @asynchronous

@@ -128,6 +128,10 @@ def _dead(world: World) -> None:
     world.reasons[100] = "dead"
 
 
+def _another_service_in_it(world: World) -> None:
+    world.recycler._shared = lambda pid: pid == 100
+
+
 def _init(world: World) -> None:
     world.workers[100].header[at.PID] = 1
     world.table.run(1)
@@ -146,7 +150,7 @@ def _a_healthy_loop_in_it(world: World) -> None:
     "change",
     [
         *(_reused, _foreign, _gone, _namespace, _boot, _other_user, _unknown_start, _dead),
-        *(_init, _ourselves, _a_healthy_loop_in_it),
+        *(_init, _ourselves, _a_healthy_loop_in_it, _another_service_in_it),
     ],
     ids=lambda change: change.__name__.strip("_").replace("_", " "),
 )

@@ -21,6 +21,7 @@ from ..watchdog.kernel import Kernel
 from ..watchdog.workers import Health
 from .live import CollectionError, Live
 from .notify import notify
+from .siblings import Siblings
 from .spy import Spy
 
 PERIOD = 1.0
@@ -49,7 +50,12 @@ class Watch:
                 pause=config.recycle_pause,
                 jitter=config.recycle_jitter,
             )
-            self._recycler = recycle.Recycler(timing, send=recycle.send, chance=random.random)
+            self._recycler = recycle.Recycler(
+                timing,
+                send=recycle.send,
+                chance=random.random,
+                shared=Siblings(config).serve_in,
+            )
         self._place = service_path(config.directory, config.service)
         # Not the thread that collects: a scrape must not wait for the kernel's tables.
         self._thread = ThreadPoolExecutor(1, "ws-lifecycle-watch")

@@ -50,7 +50,10 @@ class _Case:
 
 
 class Recycler:
-    """Ends stuck processes; call `step` at each reading."""
+    """Ends stuck processes; call `step` at each reading.
+
+    `shared` tells of a pid whether something else is well in that process, which is then left.
+    """
 
     def __init__(
         self,
@@ -60,11 +63,13 @@ class Recycler:
         chance: Callable[[], float],
         table: ProcessTable | None = None,
         uid: int | None = None,
+        shared: Callable[[int], bool] = lambda _pid: False,
     ) -> None:
         self._timing = timing
         self._send = send
         self._chance = chance
         self._table = ProcessTable() if table is None else table
+        self._shared = shared
         self._uid = os.geteuid() if uid is None else uid
         self._stuck_since: dict[int, int] = {}
         self._case: _Case | None = None
@@ -113,7 +118,7 @@ class Recycler:
             return False
         # Of several loops in one process a healthy one is not ended for the others' sake.
         same = [w for w in workers.values() if w.header[at.PID] == pid and is_here(w)]
-        return all(w.uuid in self._stuck_since for w in same)
+        return all(w.uuid in self._stuck_since for w in same) and not self._shared(pid)
 
     def _signal(self, case: _Case, now: int) -> None:
         number = signal.SIGKILL if case.warned else signal.SIGTERM
