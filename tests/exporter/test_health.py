@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
 import stat
 from dataclasses import replace
@@ -188,8 +189,13 @@ def test_of_two_sidecars_one_sends_signals(tmp_path):
         assert first._alone()
         assert first._alone()
         assert not second._alone()
-        await first.aclose()
+        shutil.rmtree(tmp_path / "test")
+        assert not first._alone()
+        Directory(tmp_path / "test", create=True).close()
         assert second._alone()
+        assert not first._alone()
         await second.aclose()
+        assert first._alone()
+        await first.aclose()
 
     asyncio.run(main())

@@ -111,6 +111,9 @@ class Watch:
 
     def _alone(self) -> bool:
         """Whether this is the one sidecar of the service that sends signals."""
+        if self._lock >= 0 and not os.fstat(self._lock).st_nlink:
+            os.close(self._lock)  # its file was removed: another may hold the one in its place
+            self._lock = -1
         if self._lock < 0:
             with suppress(DirectoryError, OSError), Directory(self._place) as directory:
                 fd = directory.open("recycle", os.O_RDWR | os.O_CREAT)
