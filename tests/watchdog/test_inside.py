@@ -7,18 +7,20 @@ import os
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from tests.store.support import ROOT, environment, python, run
+from tests.store.support import ROOT, environment, eventually, place, python, run, start_worker
 from tests.watchdog.support import NOW, add_record, make_worker, state
 from ws_lifecycle_metrics import Config, LifecycleMiddleware, StuckEvent, catalog
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.layout import NS, ROUTE_BLOCK, WORKER_BLOCK
 from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
 from ws_lifecycle_metrics.store.workers import existing
+from ws_lifecycle_metrics.watchdog.faults import Timer
 from ws_lifecycle_metrics.watchdog.gauges import worker_gauges
 from ws_lifecycle_metrics.watchdog.heartbeat import INTERVAL, Heartbeat
 from ws_lifecycle_metrics.watchdog.scan import Scanner
@@ -354,6 +356,47 @@ print(os.waitstatus_to_exitcode(status))
 
 def test_a_forked_child_has_its_own_beat(tmp_path):
     assert run(FORKS, tmp_path).strip() == "0"
+
+
+def test_only_who_armed_the_timer_last_takes_it_away(tmp_path):
+    options = {"stuck_loop_blocked": 0.5, "stall_megamiss": 0.3}
+    workers = [start_worker(tmp_path, faulthandler=True, **options) for _ in range(2)]
+    timers = [Timer(worker) for worker in workers]
+    stacks = place(tmp_path) / workers[1].segment.name.replace(".segment", ".faults")
+    try:
+        for timer in timers:
+            timer.rearm()
+        timers[0].rest()  # its loop has ended, the other hangs
+        eventually(lambda: stacks.stat().st_size > 0)
+    finally:
+        for timer, worker in zip(timers, workers, strict=True):
+            timer.close()
+            worker.close()
+
+
+def test_what_faulthandler_wrote_to_is_closed_when_a_thread_has_ended(tmp_path):
+    def open_files() -> int:
+        found = 0
+        for name in os.listdir("/proc/self/fd"):
+            with suppress(FileNotFoundError):
+                found += ".faults" in os.readlink(f"/proc/self/fd/{name}")
+        return found
+
+    async def passes(_scope: Any, _receive: Any, _send: Any) -> None: ...
+
+    app = LifecycleMiddleware(passes, config=quick(tmp_path, faulthandler=True))
+    before, during = open_files(), 0
+
+    async def main() -> None:
+        nonlocal during
+        await app({"type": "http"}, receive, send)
+        during = open_files()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    thread.join(20)
+    assert during == before + 1
+    eventually(lambda: open_files() == before)
 
 
 EXITS = """
