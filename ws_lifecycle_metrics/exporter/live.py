@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -48,12 +48,17 @@ class Live:
         self._timeout = config.collect_timeout
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, "ws-lifecycle-collect")
+        self._turn = asyncio.Lock()
+        self._work: asyncio.Future[Any] | None = None
+        self._taking: Future[Snapshot] | None = None
         self._began_at = -math.inf
         self._snapshot: Snapshot | None = None  # None: the collection failed
         self._made: dict[str, Any] = {}  # what was made of the snapshot
 
     def close(self) -> None:
         """Begin no further collection."""
+        if self._work is not None:
+            self._work.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def show(self, views: Mapping[int, View]) -> None:
@@ -73,7 +78,9 @@ class Live:
 
         Raises what collecting raises, and `TimeoutError`.
         """
-        return self._thread.submit(self._source.take).result(self._timeout)
+        if self._taking is None or self._taking.done():
+            self._taking = self._thread.submit(self._source.take)
+        return self._taking.result(self._timeout)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the exposition and its content type; a failed collection is told in it."""
@@ -110,7 +117,11 @@ class Live:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
-                return await loop.run_in_executor(self._thread, work)
+                # The thread's queue keeps what was given up, so the others wait before it.
+                await self._turn.acquire()
+                self._work = done = loop.run_in_executor(self._thread, work)
+                done.add_done_callback(lambda _: self._turn.release())
+                return await asyncio.shield(done)
         except TimeoutError:
             raise CollectionError("the collection takes too long") from None
 
