@@ -169,6 +169,15 @@ def test_a_healthy_worker_of_another_namespace_with_the_same_number_spares_nobod
     assert world.steps(6) == [(100, signal.SIGTERM)]
 
 
+def test_a_loop_that_has_ended_in_the_same_process_spares_nobody():
+    world = World([100])
+    world.reasons = {100: "loop_blocked"}
+    _a_healthy_loop_in_it(world)
+    header = world.workers[101].header
+    header[at.DRAINING_SINCE] = header[at.BEATS] = 1
+    assert world.steps(6) == [(100, signal.SIGTERM)]
+
+
 def test_a_pid_that_is_reused_in_the_grace_gets_no_sigkill():
     world = World([100])
     world.reasons = {100: "loop_blocked"}

@@ -6,13 +6,16 @@ import os
 from dataclasses import dataclass, field
 
 from ..store.directory import Directory, try_lock
+from ..store.layout import HEADER_WORDS, WORD
 from ..store.reader import BadSegment, OtherVersion, check
+from ..watchdog.workers import has_ended
 
 
 @dataclass(slots=True)
 class Segments:
     """How many are alive and dead, and of those that cannot be read, their names.
 
+    Neither is one whose loop has ended in a process that lives on.
     `left` and `running` are of another version, their workers have ended or run; `damaged` tells
     what is wrong with each.
     """
@@ -31,6 +34,7 @@ def look_at_segments(directory: Directory) -> Segments:
         try:
             alive = _is_alive(directory, name)
             check(directory, name)
+            ended = has_ended(_header(directory, name))
         except FileNotFoundError:
             continue  # folded meanwhile
         except OtherVersion:
@@ -41,7 +45,7 @@ def look_at_segments(directory: Directory) -> Segments:
         except OSError as error:
             found.damaged[name] = str(error.strerror)
         else:
-            found.alive += alive
+            found.alive += alive and not ended
             found.dead += not alive
     return found
 
@@ -51,5 +55,13 @@ def _is_alive(directory: Directory, name: str) -> bool:
     try:
         # Where nobody can tell, it is not one to be removed.
         return try_lock(fd, exclusive=False) is not True
+    finally:
+        os.close(fd)
+
+
+def _header(directory: Directory, name: str) -> memoryview:
+    fd = directory.open(name, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return memoryview(os.pread(fd, HEADER_WORDS * WORD, 0)).cast("Q")
     finally:
         os.close(fd)

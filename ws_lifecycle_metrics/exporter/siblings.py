@@ -13,7 +13,7 @@ from ..store import layout as at
 from ..store.directory import Directory, DirectoryError, service_path
 from ..store.reader import Contents, Reader
 from ..watchdog.kernel import is_here
-from ..watchdog.workers import Judge
+from ..watchdog.workers import Judge, serving
 
 
 class Siblings:
@@ -29,7 +29,7 @@ class Siblings:
             if name != self._own.name and is_service_name(name):
                 same = [w for w in self._workers(self._own.parent / name) if _is_in(w, pid)]
                 health = Judge().look(same, Counter(), time.monotonic_ns())
-                if any(h.reason is None for h in health):
+                if any(h.reason is None for h in serving(health)):
                     return True
         return False
 

@@ -18,7 +18,7 @@ from ..store.snapshot import Snapshot
 from ..telemetry.logs import log_fault
 from ..watchdog import recycle
 from ..watchdog.kernel import Kernel
-from ..watchdog.workers import Health
+from ..watchdog.workers import Health, serving
 from .live import CollectionError, Live
 from .notify import notify
 from .siblings import Siblings
@@ -94,7 +94,7 @@ class Watch:
         failing = [health for health in snapshot.health if health.failing]
         self._log(snapshot.health)
         if not failing:
-            notify("WATCHDOG=1", f"STATUS={len(snapshot.workers)} workers beat")
+            notify("WATCHDOG=1", f"STATUS={len(serving(snapshot.health))} workers beat")
         else:
             notify(f"STATUS={failing[0].name}: {failing[0].detail}")
         loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ from ..store.layout import NS
 from ..store.reader import Contents
 from .kernel import is_here
 from .processes import ProcessTable
-from .workers import Health
+from .workers import Health, has_ended
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
@@ -118,6 +118,7 @@ class Recycler:
             return False
         # Of several loops in one process a healthy one is not ended for the others' sake.
         same = [w for w in workers.values() if w.header[at.PID] == pid and is_here(w)]
+        same = [w for w in same if not has_ended(w.header)]
         return all(w.uuid in self._stuck_since for w in same) and not self._shared(pid)
 
     def _signal(self, case: _Case, now: int) -> None:

@@ -7,7 +7,7 @@ that others have archived meanwhile is still noticed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..store import layout as at
@@ -32,7 +32,8 @@ class Health:
 
     `clock` is its monotonic time at the reading, in ns; `beat_age` in s, None if nobody knows.
     `activity` is "busy", "blocked", "starved" or "" while it does not beat. `here` is whether
-    the pid is known to be its process still, and that of no other container.
+    the pid is known to be its process still, and that of no other container. `ended` is whether
+    its loop has, in a process that lives on.
     """
 
     worker: str
@@ -49,6 +50,7 @@ class Health:
     sockets: Sockets | None = None
     ghosts: int = 0
     here: bool = False
+    ended: bool = False
 
     @property
     def name(self) -> str:
@@ -59,6 +61,19 @@ class Health:
     def failing(self) -> bool:
         """Whether it should be restarted: not where another has taken a dead one's place."""
         return self.reason is not None and not self.replaced
+
+
+def has_ended(header: memoryview) -> bool:
+    """Whether a worker has drained and no longer beats, as it did before: it will not serve again.
+
+    The process keeps its segment for as long as it lives.
+    """
+    return bool(header[at.DRAINING_SINCE] and header[at.BEATS] and not header[at.HEARTBEAT_AT])
+
+
+def serving(health: Iterable[Health]) -> list[Health]:
+    """Return the workers that live and whose loop has not ended: those that people count."""
+    return [h for h in health if h.reason != "dead" and not h.ended]
 
 
 @dataclass(slots=True)
@@ -142,6 +157,7 @@ class Judge:
             sockets=view.sockets if view is not None else None,
             ghosts=missing.least if missing and missing.lasted(header[LIMIT["ghost"]], now) else 0,
             here=process is not None,
+            ended=has_ended(header),
         )
 
     def _note_beat(self, worker: Contents, now: int, process: Process | None) -> _Seen:
