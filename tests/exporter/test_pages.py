@@ -164,9 +164,11 @@ async def test_a_bad_query_is_named(serving: Serving, query: str) -> None:
         ("%1b%5b31m=", r"'\x1b[31m': accepted are"),
         ("state=zzz", "state='zzz': accepted are orphaned, closing, connecting, open\n"),
         ("state=", "state='': accepted are orphaned"),
-        ("state=open&state=%0a", r"state='\n': accepted are orphaned"),
+        ("state=%0a", r"state='\n': accepted are orphaned"),
         ("stuck=bogus", "stuck='bogus': accepted are any, "),
         ("stuck=bogus&limit=0", "stuck='bogus'"),
+        ("worker=1&worker=0", "worker: given 2 times"),
+        ("limit=1&limit=1", "limit: given 2 times"),
         ("&".join(["state=open"] * 11), "Max number of fields exceeded"),
     ],
 )
