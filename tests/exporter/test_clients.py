@@ -63,6 +63,33 @@ async def test_only_known_hosts_are_served(serving: Serving, host: str, status: 
             assert "evil" not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://127.0.0.1:10464/healthz", "localhost", 200),
+        ("HTTP://localhost/healthz", "evil.test", 200),  # the target stands for the Host
+        ("http://sidecar.test:9090/connections?limit=0", "localhost", 200),
+        ("https://localhost", "localhost", 200),
+        ("http://localhost?limit=0", "localhost", 200),
+        ("http://localhost/nope", "localhost", 404),
+        ("http://evil.test/healthz", "localhost", 421),
+        ("http://localhost:1@evil.test/healthz", "localhost", 404),
+        ("http:///healthz", "localhost", 421),
+        ("ftp://localhost/healthz", "localhost", 404),
+    ],
+)
+@asynchronous
+async def test_a_target_may_be_absolute(
+    serving: Serving, target: str, host: str, status: int
+) -> None:
+    async with (
+        serving(allowed_hosts=("sidecar.test:9090",)) as (_, http),
+        dialled(http) as (reader, writer),
+    ):
+        writer.write(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert await status_of(reader) == status
+
+
 @asynchronous
 async def test_the_address_that_a_client_reached_is_a_known_host(serving: Serving) -> None:
     async with serving(host="0.0.0.0") as (_, http):
