@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -14,8 +16,9 @@ from hypothesis import strategies as st
 from tests.watchdog.support import NOW, TICKS, FakeTable, make_worker, read
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.layout import NS
+from ws_lifecycle_metrics.store.process import start_ticks
 from ws_lifecycle_metrics.watchdog.processes import Process
-from ws_lifecycle_metrics.watchdog.recycle import Recycler, Timing
+from ws_lifecycle_metrics.watchdog.recycle import Recycler, Timing, send
 from ws_lifecycle_metrics.watchdog.workers import Health
 
 TIMING = Timing(after=3, grace=4, pause=10, jitter=2)
@@ -184,6 +187,23 @@ def test_a_pid_that_is_reused_in_the_grace_gets_no_sigkill():
     assert world.steps(6) == [(100, signal.SIGTERM)]
     _reused(world)
     assert world.steps(60) == [(100, signal.SIGTERM)]
+
+
+@pytest.mark.parametrize("descriptors", [True, False], ids=["pidfd", "no pidfd"])
+def test_a_signal_goes_to_the_process_that_started_then_and_to_no_later_one(
+    monkeypatch, descriptors
+):
+    if not descriptors:
+        monkeypatch.delattr(signal, "pidfd_send_signal", raising=False)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        ticks = start_ticks(process.pid)
+        try:
+            with pytest.raises(ProcessLookupError):
+                send(process.pid, ticks + 1, signal.SIGKILL)
+            send(process.pid, ticks, signal.SIGTERM)
+            assert process.wait(20) == -signal.SIGTERM
+        finally:
+            process.kill()
 
 
 events = st.lists(

@@ -143,15 +143,17 @@ class Recycler:
 
 def send(pid: int, start_ticks: int, number: int) -> None:
     """Send a signal to the process that started at these ticks, and to no later one."""
-    if not hasattr(signal, "pidfd_send_signal"):
-        os.kill(pid, number)
-        return
-    fd = os.pidfd_open(pid)
+    # Some builds of Python know no such descriptor, uv's for one: they look just before.
+    fd = os.pidfd_open(pid) if hasattr(signal, "pidfd_send_signal") else -1
     try:
         # What the descriptor stands for cannot be exchanged any more: now look who it is.
         process = ProcessTable().process(pid)
         if process is None or process.start_ticks != start_ticks:
             raise ProcessLookupError(3, "the process is another one by now")
-        signal.pidfd_send_signal(fd, number)
+        if fd < 0:
+            os.kill(pid, number)
+        else:
+            signal.pidfd_send_signal(fd, number)
     finally:
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
