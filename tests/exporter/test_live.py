@@ -162,6 +162,25 @@ async def test_behind_a_collection_that_hangs_nothing_piles_up(
 
 
 @asynchronous
+async def test_nothing_is_collected_on_the_loop(
+    config: ExporterConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, threads = Source.take, []
+
+    def take(source: Source) -> Snapshot:
+        threads.append(threading.current_thread())
+        return real(source)
+
+    monkeypatch.setattr(Source, "take", take)
+    held = Live(config)
+    await held.look()
+    await held.snapshot()
+    assert len(threads) == 2
+    assert threading.current_thread() not in threads
+    held.close()
+
+
+@asynchronous
 async def test_a_failure_is_kept_for_a_second_too(
     config: ExporterConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

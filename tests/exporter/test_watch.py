@@ -71,11 +71,22 @@ def test_a_judgement_from_before_a_pause_ends_nobody(looks):
     for second in range(5):
         looks.now = NOW + second * NS
         looks.look(second)
-    looks.now = NOW + 11 * NS  # only this process stood still, and the worker may be well by now
-    looks.look(5)
+    # Only this process stood still for a while, and the worker may be well by now.
+    for seconds, taken_at in ((7, 5), (11, 6)):
+        looks.now = NOW + seconds * NS
+        looks.look(taken_at)
     assert looks.sent == []
     looks.now = NOW + 12 * NS
     looks.look(12)
+    assert looks.sent == [(77, signal.SIGTERM)]
+
+
+def test_of_two_sidecars_the_second_sends_nothing(looks):
+    second = looks.another()
+    for moment in (0, 7):
+        looks.now = NOW + moment * NS
+        for watch in (looks.watch, second):
+            looks.look(moment, watch)
     assert looks.sent == [(77, signal.SIGTERM)]
 
 
