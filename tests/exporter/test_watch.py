@@ -16,7 +16,6 @@ from tests.store.support import start_worker
 from tests.watchdog.support import NOW, FakeTable, beat, make_worker, read
 from ws_lifecycle_metrics.config import ExporterConfig
 from ws_lifecycle_metrics.exporter.live import Live
-from ws_lifecycle_metrics.exporter.siblings import Siblings
 from ws_lifecycle_metrics.exporter.watch import Watch
 from ws_lifecycle_metrics.store.directory import Directory
 from ws_lifecycle_metrics.store.layout import NS
@@ -91,7 +90,10 @@ def test_of_two_sidecars_the_second_sends_nothing(looks):
 
 
 def test_a_process_in_which_another_service_is_well_is_shared(tmp_path):
-    siblings = Siblings(ExporterConfig(service="test", directory=str(tmp_path)))
+    place = {"service": "test", "directory": str(tmp_path)}
+    config = ExporterConfig(recycle_stuck=True, **place)
+    recycler = Watch(config, Live(config))._recycler
+    assert recycler is not None
     (tmp_path / "test").mkdir()
     (tmp_path / "others").mkdir(mode=0o777)
     (tmp_path / "others").chmod(0o777)  # in which anybody may have written
@@ -100,10 +102,10 @@ def test_a_process_in_which_another_service_is_well_is_shared(tmp_path):
         write_limits(other.segment.header, other.config)
         beat(own, time.monotonic_ns())
         beat(other, time.monotonic_ns())
-        assert siblings.serve_in(os.getpid())
-        assert not siblings.serve_in(os.getpid() + 1)
+        assert recycler._shared(os.getpid())
+        assert not recycler._shared(os.getpid() + 1)
         beat(other, time.monotonic_ns() - 60 * NS)
-        assert not siblings.serve_in(os.getpid())
+        assert not recycler._shared(os.getpid())
     finally:
         own.close()
         other.close()
