@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -21,7 +23,6 @@ from tests.store.support import die, start_worker
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 COMMAND = (sys.executable, "-m", "ws_lifecycle_metrics")
 
@@ -119,6 +120,23 @@ def test_a_reader_that_leaves_gets_no_traceback() -> None:
         process.stdout.close()
         assert "Traceback" not in process.stderr.read()
         process.wait(20)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full")
+@pytest.mark.parametrize("words", ["rules", "rules --json", "connections", "--help"])
+def test_an_output_without_room_is_one_line(tmp_path: Path, words: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, *words.split()],
+            env={**os.environ, "WS_LIFECYCLE_DIRECTORY": str(tmp_path)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == f"Error: cannot write the output: {os.strerror(errno.ENOSPC)}\n"
 
 
 def test_the_list_of_commands_imports_nothing_heavy() -> None:

@@ -74,6 +74,15 @@ def test_segments_alive_and_dead_are_counted(tmp_path):
     living.close()
 
 
+def test_a_segment_whose_loop_has_ended_is_not_alive(tmp_path):
+    workers = [start_worker(tmp_path, service="test") for _ in range(2)]
+    header = workers[0].segment.header
+    header[at.DRAINING_SINCE] = header[at.BEATS] = 1
+    assert examined(tmp_path)["segments"].text == "1 alive, 0 dead"
+    for worker in workers:
+        worker.close()
+
+
 def outdate(worker):
     worker.segment.header[at.FINGERPRINT_AT] += 1
     return worker

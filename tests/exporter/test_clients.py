@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from tests.exporter.traffic import asynchronous, dialled
-from ws_lifecycle_metrics.exporter import server
+from ws_lifecycle_metrics.config import ExporterConfig
+from ws_lifecycle_metrics.exporter import client, server
+from ws_lifecycle_metrics.exporter.client import Answer, Client, Request
 from ws_lifecycle_metrics.exporter.live import Live
 from ws_lifecycle_metrics.exporter.server import Exporter
 
 if TYPE_CHECKING:
-    import httpx
-
     from tests.exporter.conftest import Serving
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
@@ -61,6 +63,33 @@ async def test_only_known_hosts_are_served(serving: Serving, host: str, status: 
             answer = await http.get(path, headers={"Host": host})
             assert answer.status_code == (404 if status == 200 and path == "/nope" else status)
             assert "evil" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://127.0.0.1:10464/healthz", "localhost", 200),
+        ("HTTP://localhost/healthz", "evil.test", 200),  # the target stands for the Host
+        ("http://sidecar.test:9090/connections?limit=0", "localhost", 200),
+        ("https://localhost", "localhost", 200),
+        ("http://localhost?limit=0", "localhost", 200),
+        ("http://localhost/nope", "localhost", 404),
+        ("http://evil.test/healthz", "localhost", 421),
+        ("http://localhost:1@evil.test/healthz", "localhost", 404),
+        ("http:///healthz", "localhost", 421),
+        ("ftp://localhost/healthz", "localhost", 404),
+    ],
+)
+@asynchronous
+async def test_a_target_may_be_absolute(
+    serving: Serving, target: str, host: str, status: int
+) -> None:
+    async with (
+        serving(allowed_hosts=("sidecar.test:9090",)) as (_, http),
+        dialled(http) as (reader, writer),
+    ):
+        writer.write(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert await status_of(reader) == status
 
 
 @asynchronous
@@ -197,6 +226,41 @@ async def test_a_slow_reader_is_dropped_and_delays_nobody(
             done, _ = await asyncio.wait(slow, timeout=15)
             assert done == slow
         assert (await http.get("/metrics")).content == body
+
+
+@asynchronous
+async def test_a_slow_reader_gets_all_of_the_last_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "LINGER", 0.0)
+    body = b"x" * 50_000  # more than the kernel takes here, less than asyncio would keep
+
+    async def answer(_: Request) -> Answer:
+        return Answer(200, body)
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await Client(ExporterConfig(), reader, writer).serve(answer)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with (
+        await asyncio.start_server(accept, sock=listener),
+        httpx.AsyncClient(base_url=url, trust_env=False) as http,
+        dialled(http, buffer=4096) as (reader, writer),
+    ):
+        writer.write(GET + b"Connection: close\r\n\r\n")
+        _, _, received = (await reader.read()).partition(b"\r\n\r\n")
+    assert len(received) == len(body)
+
+
+@asynchronous
+async def test_who_is_refused_and_goes_on_is_dropped(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "LINGER", 0.1)
+    async with serving() as (exporter, http), dialled(http) as (reader, writer):
+        writer.write(b"GET /\r\n\r\n")
+        assert await status_of(reader) == 400
+        await ended(exporter)  # although the client stays
 
 
 @asynchronous

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
 import stat
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
-from tests.watchdog.support import make_worker, read
-from ws_lifecycle_metrics.config import ExporterConfig
+from tests.store.support import start_worker
+from tests.watchdog.support import beat, make_worker, read
+from ws_lifecycle_metrics import catalog
+from ws_lifecycle_metrics.cli import cli
+from ws_lifecycle_metrics.config import Config, ExporterConfig
 from ws_lifecycle_metrics.exporter.health import service_health, worker_health, workers_object
 from ws_lifecycle_metrics.exporter.live import Live
 from ws_lifecycle_metrics.exporter.notify import notify
+from ws_lifecycle_metrics.exporter.overview import connections_object, overview
 from ws_lifecycle_metrics.exporter.pages import _filtered, _parsed
 from ws_lifecycle_metrics.exporter.spy import Spy
 from ws_lifecycle_metrics.exporter.watch import Watch
@@ -23,7 +30,8 @@ from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.connections import Found, Ranked
 from ws_lifecycle_metrics.store.directory import Directory
 from ws_lifecycle_metrics.store.reader import Contents
-from ws_lifecycle_metrics.store.snapshot import Snapshot
+from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
+from ws_lifecycle_metrics.watchdog.gauges import worker_gauges
 from ws_lifecycle_metrics.watchdog.sidefile import Stack, Stacks
 from ws_lifecycle_metrics.watchdog.workers import Health
 
@@ -31,7 +39,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WELL = Health("0", 10, 1, 0, beat_age=0.1)
-STUCK = Health("1", 11, 2, 0, reason="loop_blocked", detail="its event loop", beat_age=6.0)
+STUCK = Health(
+    "1", 11, 2, 0, reason="loop_blocked", detail="its event loop", beat_age=6.0, here=True
+)
 REPLACED = Health("0", 9, 3, 0, reason="dead", detail="it died", replaced=True)
 
 
@@ -63,6 +73,33 @@ def test_workers_are_objects_stuck_ones_first_with_their_stacks():
     assert [w["worker"] for w in found] == ["1", "2", "0"]
     assert (found[0]["where"], found[0]["py_spy"]) == ("a.py:1:f", ["seen"])
     assert found[1]["stack"] == found[2]["stack"] == []  # of an earlier stall
+
+
+def test_a_worker_whose_loop_has_ended_in_a_living_process_is_counted_nowhere(tmp_path):
+    config = Config(service="test", directory=str(tmp_path))
+    serves, silent, ended = (start_worker(tmp_path, service="test") for _ in range(3))
+    try:
+        beat(serves, time.monotonic_ns())
+        for word in (at.DRAINING_SINCE, at.BEATS):
+            ended.segment.header[word] = 1
+        silent.segment.header[at.DRAINING_SINCE] = 1  # it never had a loop that can beat
+        snapshot = Source(config).take()
+        workers = workers_object("test", snapshot, {})
+        assert [w["worker"] for w in workers["workers"]] == ["0", "1"]
+        assert workers["total"] == overview(snapshot).workers == 2
+        assert connections_object("test", snapshot, snapshot.ranked(), 0)["workers"] == 2
+        assert worker_gauges(snapshot.health, 0)[catalog.WORKERS_REPORTING.name] == {(): 1}
+        said = (
+            CliRunner()
+            .invoke(cli, ["connections", "--service", "test", "--directory", str(tmp_path)])
+            .stdout
+        )
+        assert said == "test: no open connections, 2 workers\n"
+        assert worker_health(snapshot.health, "1").status == 200
+        assert worker_health(snapshot.health, "2").status == 404
+    finally:
+        for worker in (serves, silent, ended):
+            worker.close()
 
 
 def found(number: int, **parts: str) -> Found:
@@ -131,6 +168,11 @@ def test_py_spy_looks_once_into_each_stall(tmp_path):
     assert (tmp_path / "calls").read_text() == "x\n"
 
 
+def test_py_spy_looks_into_no_process_that_only_has_the_number(tmp_path):
+    spy = Spy(program(tmp_path / "spy", 'echo "$@"'))
+    assert asyncio.run(spy.look([replace(STUCK, here=False)])) == {}
+
+
 def test_a_py_spy_that_hangs_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr("ws_lifecycle_metrics.exporter.spy.SECONDS", 0.2)
     spy = Spy(program(tmp_path / "spy", "exec sleep 60"))
@@ -181,8 +223,13 @@ def test_of_two_sidecars_one_sends_signals(tmp_path):
         assert first._alone()
         assert first._alone()
         assert not second._alone()
-        await first.aclose()
+        shutil.rmtree(tmp_path / "test")
+        assert not first._alone()
+        Directory(tmp_path / "test", create=True).close()
         assert second._alone()
+        assert not first._alone()
         await second.aclose()
+        assert first._alone()
+        await first.aclose()
 
     asyncio.run(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -136,6 +137,47 @@ async def test_a_collection_that_hangs_is_told_and_health_still_answers(
     assert [answer.status_code for answer in answers] == [503, 503]
     assert "takes too long" in answers[0].text
     assert recovered.status_code == 200
+
+
+@asynchronous
+async def test_behind_a_collection_that_hangs_nothing_piles_up(
+    tmp_path: Path, collections: Collections
+) -> None:
+    place = {"service": "test", "directory": str(tmp_path)}
+    held = Live(ExporterConfig(collect_timeout=0.05, **place))
+    collections.gate.clear()
+    for _ in range(3):
+        asked = [held.metrics("") for _ in range(50)]
+        asked += [held.look(), asyncio.to_thread(held.take)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(each) for each in found} == {CollectionError, TimeoutError}
+        assert held._thread._work_queue.qsize() <= 2
+    collections.gate.set()
+    async with asyncio.timeout(10):
+        while True:
+            with suppress(CollectionError):
+                await held.metrics("")
+                break
+    held.close()
+
+
+@asynchronous
+async def test_nothing_is_collected_on_the_loop(
+    config: ExporterConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, threads = Source.take, []
+
+    def take(source: Source) -> Snapshot:
+        threads.append(threading.current_thread())
+        return real(source)
+
+    monkeypatch.setattr(Source, "take", take)
+    held = Live(config)
+    await held.look()
+    await held.snapshot()
+    assert len(threads) == 2
+    assert threading.current_thread() not in threads
+    held.close()
 
 
 @asynchronous

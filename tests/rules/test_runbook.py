@@ -172,3 +172,18 @@ def finds(search: str, text: str) -> bool:
     )
     assert done.stderr == ""
     return bool(done.stdout)
+
+
+@pytest.mark.parametrize("alert", ["WorkersMissing", "ServerProtocolViolation"])
+@pytest.mark.parametrize("server", ["granian", "uvicorn", "gunicorn", "hypercorn", "daphne"])
+def test_every_server_is_searched_for(alert: str, server: str) -> None:
+    [searched] = [pipe for pipe in PIPES if pipe[0] == alert and pipe[:2] in OTHERS_WORDS]
+    found = subprocess.run(
+        ["sh", "-c", searched[2]],
+        input=f"{server} 1.0\n",
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert found.returncode == 0

@@ -7,18 +7,22 @@ import os
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from tests.store.support import ROOT, environment, python, run
+from tests.store.support import ROOT, environment, eventually, place, python, run, start_worker
 from tests.watchdog.support import NOW, add_record, make_worker, state
 from ws_lifecycle_metrics import Config, LifecycleMiddleware, StuckEvent, catalog
 from ws_lifecycle_metrics.store import layout as at
+from ws_lifecycle_metrics.store.directory import Directory
 from ws_lifecycle_metrics.store.layout import NS, ROUTE_BLOCK, WORKER_BLOCK
 from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
 from ws_lifecycle_metrics.store.workers import existing
+from ws_lifecycle_metrics.watchdog import reports, sidefile
+from ws_lifecycle_metrics.watchdog.faults import Timer
 from ws_lifecycle_metrics.watchdog.gauges import worker_gauges
 from ws_lifecycle_metrics.watchdog.heartbeat import INTERVAL, Heartbeat
 from ws_lifecycle_metrics.watchdog.scan import Scanner
@@ -57,6 +61,51 @@ def test_a_loop_that_was_stopped_meanwhile_was_not_stalled():
     now += 3600 * NS
     heart.beat()
     assert stalls(worker) == {"miss": 0, "megamiss": 0, "stuck": 0}
+
+
+class Loop:
+    """A loop whose timers a test runs."""
+
+    def __init__(self) -> None:
+        self.timers: list[Any] = []
+
+    def call_later(self, _delay: float, *call: Any, context: object) -> None:
+        self.timers.append(call)
+
+    def turn(self) -> None:
+        """Run what is due."""
+        due, self.timers = self.timers, []
+        for function, *arguments in due:
+            function(*arguments)
+
+
+def test_a_loop_that_another_took_the_place_of_beats_no_more():
+    worker, first, second = make_worker(), Loop(), Loop()
+    heart = Heartbeat(worker, lambda _: None, clock=lambda: NOW)
+    heart.start(first)
+    first.turn()
+    heart.start(second)
+    beats = worker.segment.header[at.BEATS]
+    first.turn()
+    assert (worker.segment.header[at.BEATS], first.timers) == (beats, [])
+    second.turn()
+    assert (worker.segment.header[at.BEATS], len(second.timers)) == (beats + 1, 1)
+
+
+def test_a_beat_that_fails_does_not_look_like_a_hang():
+    worker, loop, fails = make_worker(), Loop(), False
+
+    def each(_now: int) -> None:
+        if fails:
+            raise KeyboardInterrupt
+
+    heart = Heartbeat(worker, each, clock=lambda: NOW)
+    heart.start(loop)
+    assert worker.segment.header[at.HEARTBEAT_AT] == NOW
+    fails = True
+    with pytest.raises(KeyboardInterrupt):
+        loop.turn()
+    assert (worker.segment.header[at.HEARTBEAT_AT], loop.timers) == (0, [])
 
 
 def test_no_stay_is_detected_twice():
@@ -325,6 +374,27 @@ def test_no_loop_is_kept_from_closing_and_nothing_warns(tmp_path, kind):
     assert not left & {"segment", "stacks", "faults"}
 
 
+def test_no_more_events_wait_for_a_callable_than_there_is_room_for(monkeypatch):
+    monkeypatch.setattr(reports, "MOST_WAITING", 3)
+    goes_on, calls = threading.Event(), []
+
+    def blocks(event: StuckEvent) -> None:
+        goes_on.wait(20)
+        calls.append(event.seconds)
+
+    def events(first: int) -> list[StuckEvent]:
+        return [StuckEvent("handshake", first + number, "0") for number in range(9)]
+
+    caller = reports._Caller()
+    caller.call(blocks, events(0))
+    caller.call(blocks, events(100))  # one of the first is being told, or none
+    goes_on.set()
+    eventually(lambda: len(calls) >= 3 and caller._calls.empty())
+    caller.call(blocks, events(200)[:1])
+    eventually(lambda: 200 in calls)
+    assert calls in ([0, 1, 2, 200], [0, 1, 2, 100, 200])
+
+
 FORKS = """
 import asyncio, os, sys
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
@@ -354,6 +424,95 @@ print(os.waitstatus_to_exitcode(status))
 
 def test_a_forked_child_has_its_own_beat(tmp_path):
     assert run(FORKS, tmp_path).strip() == "0"
+
+
+def test_only_who_armed_the_timer_last_takes_it_away(tmp_path):
+    options = {"stuck_loop_blocked": 0.5, "stall_megamiss": 0.3}
+    workers = [start_worker(tmp_path, faulthandler=True, **options) for _ in range(2)]
+    timers = [Timer(worker) for worker in workers]
+    stacks = place(tmp_path) / workers[1].segment.name.replace(".segment", ".faults")
+    try:
+        for timer in timers:
+            timer.rearm()
+        timers[0].rest()  # its loop has ended, the other hangs
+        eventually(lambda: stacks.stat().st_size > 0)
+    finally:
+        for timer, worker in zip(timers, workers, strict=True):
+            timer.close()
+            worker.close()
+
+
+def test_what_faulthandler_wrote_to_is_closed_when_a_thread_has_ended(tmp_path):
+    def open_files() -> int:
+        found = 0
+        for name in os.listdir("/proc/self/fd"):
+            with suppress(FileNotFoundError):
+                found += ".faults" in os.readlink(f"/proc/self/fd/{name}")
+        return found
+
+    async def passes(_scope: Any, _receive: Any, _send: Any) -> None: ...
+
+    app = LifecycleMiddleware(passes, config=quick(tmp_path, faulthandler=True))
+    before, during = open_files(), 0
+
+    async def main() -> None:
+        nonlocal during
+        await app({"type": "http"}, receive, send)
+        during = open_files()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    thread.join(20)
+    assert during == before + 1
+    eventually(lambda: open_files() == before)
+
+
+FORKED_HANG = """
+import asyncio, os, sys, time
+from ws_lifecycle_metrics import Config, LifecycleMiddleware
+
+told = []
+options = {"stuck_loop_blocked": 0.5, "stall_megamiss": 0.3, "on_stuck": told.append}
+config = Config(service="test", directory=sys.argv[1], **options)
+async def passes(scope, receive, send): ...
+app = LifecycleMiddleware(passes, config=config)
+
+async def main(hangs):
+    await app({"type": "http"}, None, None)
+    deadline = time.monotonic() + 20
+    while hangs and not told and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+async def parent():
+    await main(False)
+    child = os.fork()  # while the thread of the parent watches
+    if not child:
+        asyncio._set_running_loop(None)
+        asyncio.run(main(True))
+        os._exit(0 if told else 1)
+    return os.waitpid(child, 0)[1]
+
+print(os.waitstatus_to_exitcode(asyncio.run(parent())))
+"""
+
+
+def test_in_a_forked_child_a_thread_of_its_own_watches(tmp_path):
+    assert run(FORKED_HANG, tmp_path).strip() == "0"
+
+
+def test_what_faulthandler_writes_is_bounded_and_so_is_what_is_read_of_it(tmp_path):
+    worker = start_worker(tmp_path, faulthandler=True)
+    path = place(tmp_path) / worker.segment.name.replace(".segment", ".faults")
+    timer = Timer(worker)
+    try:
+        path.write_text("a" * sidefile.MOST_BYTES + "\nbeyond")
+        with Directory(path.parent) as directory:
+            assert len(sidefile.read(directory, worker.segment.name).faults) == 1
+        timer.rearm()
+        assert path.stat().st_size == 0
+    finally:
+        timer.close()
+        worker.close()
 
 
 EXITS = """

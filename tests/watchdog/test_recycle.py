@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -14,8 +16,9 @@ from hypothesis import strategies as st
 from tests.watchdog.support import NOW, TICKS, FakeTable, make_worker, read
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.layout import NS
+from ws_lifecycle_metrics.store.process import start_ticks
 from ws_lifecycle_metrics.watchdog.processes import Process
-from ws_lifecycle_metrics.watchdog.recycle import Recycler, Timing
+from ws_lifecycle_metrics.watchdog.recycle import Recycler, Timing, send
 from ws_lifecycle_metrics.watchdog.workers import Health
 
 TIMING = Timing(after=3, grace=4, pause=10, jitter=2)
@@ -128,6 +131,10 @@ def _dead(world: World) -> None:
     world.reasons[100] = "dead"
 
 
+def _another_service_in_it(world: World) -> None:
+    world.recycler._shared = lambda pid: pid == 100
+
+
 def _init(world: World) -> None:
     world.workers[100].header[at.PID] = 1
     world.table.run(1)
@@ -146,7 +153,7 @@ def _a_healthy_loop_in_it(world: World) -> None:
     "change",
     [
         *(_reused, _foreign, _gone, _namespace, _boot, _other_user, _unknown_start, _dead),
-        *(_init, _ourselves, _a_healthy_loop_in_it),
+        *(_init, _ourselves, _a_healthy_loop_in_it, _another_service_in_it),
     ],
     ids=lambda change: change.__name__.strip("_").replace("_", " "),
 )
@@ -157,12 +164,46 @@ def test_never_signalled(change):
     assert world.steps(60) == []
 
 
+def test_a_healthy_worker_of_another_namespace_with_the_same_number_spares_nobody():
+    world = World([100])
+    world.reasons = {100: "loop_blocked"}
+    world.workers[101] = read(make_worker(1, 100))
+    world.workers[101].header[at.PID_NAMESPACE] += 1
+    assert world.steps(6) == [(100, signal.SIGTERM)]
+
+
+def test_a_loop_that_has_ended_in_the_same_process_spares_nobody():
+    world = World([100])
+    world.reasons = {100: "loop_blocked"}
+    _a_healthy_loop_in_it(world)
+    header = world.workers[101].header
+    header[at.DRAINING_SINCE] = header[at.BEATS] = 1
+    assert world.steps(6) == [(100, signal.SIGTERM)]
+
+
 def test_a_pid_that_is_reused_in_the_grace_gets_no_sigkill():
     world = World([100])
     world.reasons = {100: "loop_blocked"}
     assert world.steps(6) == [(100, signal.SIGTERM)]
     _reused(world)
     assert world.steps(60) == [(100, signal.SIGTERM)]
+
+
+@pytest.mark.parametrize("descriptors", [True, False], ids=["pidfd", "no pidfd"])
+def test_a_signal_goes_to_the_process_that_started_then_and_to_no_later_one(
+    monkeypatch, descriptors
+):
+    if not descriptors:
+        monkeypatch.delattr(signal, "pidfd_send_signal", raising=False)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        ticks = start_ticks(process.pid)
+        try:
+            with pytest.raises(ProcessLookupError):
+                send(process.pid, ticks + 1, signal.SIGKILL)
+            send(process.pid, ticks, signal.SIGTERM)
+            assert process.wait(20) == -signal.SIGTERM
+        finally:
+            process.kill()
 
 
 events = st.lists(

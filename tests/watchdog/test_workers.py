@@ -21,7 +21,7 @@ from tests.watchdog.support import (
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.layout import NS, Status
 from ws_lifecycle_metrics.watchdog.gauges import worker_gauges
-from ws_lifecycle_metrics.watchdog.kernel import Kernel
+from ws_lifecycle_metrics.watchdog.kernel import Kernel, Trend
 from ws_lifecycle_metrics.watchdog.processes import ProcessTable, Sockets
 from ws_lifecycle_metrics.watchdog.workers import Judge
 
@@ -71,8 +71,10 @@ def test_without_a_process_table_the_beat_alone_speaks(worker, tmp_path):
 @pytest.mark.parametrize("word", [at.PID_NAMESPACE, at.BOOT_LOW, at.START_TICKS])
 def test_a_process_of_another_world_or_a_reused_pid_says_nothing(worker, table, word):
     table.run(77, "T")
+    assert look(Judge(table=table), NOW, read(worker))[0].here
     worker.segment.header[word] += 1
-    assert reasons(Judge(table=table), NOW, read(worker)) == [None]
+    [health] = look(Judge(table=table), NOW, read(worker))
+    assert (health.reason, health.here) == (None, False)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +220,7 @@ def test_ghosts_are_scopes_without_a_socket(table, sockets, shared, ghosts):
     clock = [NOW]
     kernel = Kernel(table, clock=lambda: clock[0])
     judge = Judge(table=table)
-    for second in range(0, 40, 5):
+    for second in range(0, 40, 2):
         clock[0] = NOW + second * NS
         beat(worker, clock[0])
         kernel.look([read(worker)])
@@ -226,6 +228,74 @@ def test_ghosts_are_scopes_without_a_socket(table, sockets, shared, ghosts):
         if second < 20:
             assert health.ghosts == 0
     assert health.ghosts == ghosts
+
+
+@pytest.mark.parametrize(
+    ("readings", "until", "now", "limit", "lasted"),
+    [
+        (3, 9, 9, 9, True),
+        (3, 9, 9, 10, False),
+        (3, 9, 10, 10, True),  # the next reading is not waited for,
+        (3, 9, 60, 11, False),  # and none that never came is made up
+        (2, 60, 60, 5, False),
+    ],
+)
+def test_what_lasts_was_seen_often_enough_and_of_late(readings, until, now, limit, lasted):
+    trend = Trend(0, until * NS, readings, 1)
+    assert trend.lasted(limit * NS, now * NS) == lasted
+
+
+@pytest.mark.parametrize(
+    ("took", "waiting", "pause"),
+    [(0.0, 0, 1.0), (0.05, 0, 5.0), (0.5, 0, 15.0), (0.05, 1, 1.0), (0.2, 1, 2.0)],
+)
+def test_the_more_a_reading_costs_the_less_often_it_is_made(worker, took, waiting, pause):
+    clock, read_at = [NOW], []
+
+    class Costly(FakeTable):
+        def sockets(self, pids: list[int]) -> dict[int, Sockets]:
+            read_at.append(clock[0])
+            clock[0] += round(took * NS)
+            return super().sockets(pids)
+
+    table = Costly(found={77: Sockets(listening=1, accept_queue=waiting)})
+    kernel = Kernel(table, clock=lambda: clock[0])
+    kernel.look([read(worker)])
+    ready = NOW + round((took + pause) * NS)
+    for clock[0] in (ready - 1, ready):
+        kernel.look([read(worker)])
+    assert read_at == [NOW, ready]
+
+
+def test_where_one_loop_of_a_process_shares_sockets_no_connection_of_any_is_missed(table):
+    loops = [make_worker(slot) for slot in range(2)]
+    for loop in loops:
+        add_record(loop, OPEN)
+    table.found[77] = Sockets(listening=1)
+    assert _missing(table, loops) == 2
+    loops[0].segment.header[at.SHARED_SOCKETS] = 1
+    assert _missing(table, loops) is None
+    assert _missing(table, loops[::-1]) is None
+
+
+def _missing(table, loops):
+    kernel = Kernel(table, clock=lambda: NOW)
+    kernel.look([read(loop) for loop in loops])
+    missing = kernel.views[77].missing
+    return None if missing is None else missing.least
+
+
+def test_what_was_so_before_a_pause_of_the_sidecar_and_after_it_did_not_last(worker, table):
+    table.run(77)
+    table.found[77] = Sockets(listening=1, accept_queue=1)
+    clock = [NOW]
+    kernel = Kernel(table, clock=lambda: clock[0])
+    for second in (0, 1, 2, 61, 62):
+        clock[0] = NOW + second * NS
+        kernel.look([read(worker)])
+    trend = kernel.views[77].queue
+    assert trend is not None
+    assert (trend.since, trend.readings) == (NOW + 61 * NS, 2)
 
 
 def test_the_process_table_reads_what_linux_writes(tmp_path):

@@ -6,6 +6,10 @@ Exit codes: 0 fine, 1 findings, 2 wrong usage or could not run,
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
+
 import click
 
 from .check import check
@@ -15,6 +19,8 @@ from .rules import rules
 from .serve import serve
 
 NAME = "ws-lifecycle-metrics"
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What a write to the output can fail of; a closed pipe is click's to handle."""
 
 
 def _print_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -47,4 +53,12 @@ cli.add_command(doctor)
 
 def main() -> None:
     """Run the command line and exit."""
-    cli(prog_name=NAME)
+    try:
+        cli(prog_name=NAME)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        # What is still in the buffer would fail again as the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo(f"Error: cannot write the output: {error.strerror}", err=True)
+        sys.exit(2)

@@ -68,10 +68,11 @@ def _take(config: Config) -> Snapshot:
 
 
 def _print_all(service: str, snapshot: Snapshot, found: Ranked, limit: int) -> None:
+    from ..watchdog.workers import serving
     from .screen import show
 
     stuck = snapshot.stuck_workers()
-    workers = plural(len(snapshot.workers), "worker")
+    workers = plural(len(serving(snapshot.health)), "worker")
     workers += f" ({len(stuck)} stuck)" if stuck else ""
     shown = found.page(limit=limit)
     if found:

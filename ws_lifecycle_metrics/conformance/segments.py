@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 from ..store.directory import Directory, is_held
 from ..store.reader import BadSegment, OtherVersion, check
+from ..watchdog.workers import has_ended
 
 
 @dataclass(slots=True)
 class Segments:
     """How many are alive and dead, and of those that cannot be read, their names.
 
+    Neither is one whose loop has ended in a process that lives on.
     `left` and `running` are of another version, their workers have ended or run; `damaged` tells
     what is wrong with each.
     """
@@ -30,7 +32,7 @@ def look_at_segments(directory: Directory) -> Segments:
     for name in directory.segments():
         try:
             alive = _is_alive(directory, name)
-            check(directory, name)
+            ended = has_ended(check(directory, name))
         except FileNotFoundError:
             continue  # folded meanwhile
         except OtherVersion:
@@ -41,7 +43,7 @@ def look_at_segments(directory: Directory) -> Segments:
         except OSError as error:
             found.damaged[name] = str(error.strerror)
         else:
-            found.alive += alive
+            found.alive += alive and not ended
             found.dead += not alive
     return found
 

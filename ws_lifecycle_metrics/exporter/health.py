@@ -16,7 +16,8 @@ def workers_object(
     service: str, snapshot: Snapshot, spied: Mapping[int, tuple[str, ...]]
 ) -> dict[str, Any]:
     """Return the workers for JSON, stuck ones first. Ages are in seconds."""
-    health = sorted(snapshot.health, key=lambda h: (h.reason is None, h.replaced, h.worker))
+    health = [h for h in snapshot.health if not h.ended]
+    health.sort(key=lambda h: (h.reason is None, h.replaced, h.worker))
     return {
         "service": service,
         "time": round(snapshot.wall, 3),
@@ -28,7 +29,7 @@ def workers_object(
 def _as_object(health: Health, snapshot: Snapshot, spied: tuple[str, ...]) -> dict[str, Any]:
     loop = snapshot.hangs_at(health)
     found = asdict(health)
-    for name in ("uuid", "clock", "replaced"):
+    for name in ("uuid", "clock", "replaced", "here", "ended"):
         del found[name]
     return {
         **found,
@@ -52,5 +53,5 @@ def service_health(health: Sequence[Health]) -> Answer:
 
 def worker_health(health: Sequence[Health], worker: str) -> Answer:
     """Answer whether one worker serves; 404 if there is none of this number."""
-    own = [h for h in health if h.worker == worker]
+    own = [h for h in health if h.worker == worker and not h.ended]
     return service_health(own) if own else refusal(404, "no such worker")

@@ -6,7 +6,8 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..config import Config, ExporterConfig
@@ -19,6 +20,7 @@ from ..watchdog.kernel import View
 from ..watchdog.workers import Health
 from .overview import Overview, overview
 
+FAILED = "the collection failed; the log says why"
 MAX_AGE = 1.0
 """Seconds for which a collection is given to all who ask."""
 
@@ -33,7 +35,7 @@ class Live:
     """The latest collection of a service: one that began less than a second before one asked.
 
     Whatever collects runs in one thread, so nothing here needs a lock, and those who ask during
-    a collection share its result. Every method raises `CollectionError`.
+    a collection share its result. Every coroutine raises `CollectionError`.
     """
 
     def __init__(self, config: ExporterConfig, clock: Callable[[], float] = time.monotonic) -> None:
@@ -46,12 +48,17 @@ class Live:
         self._timeout = config.collect_timeout
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, "ws-lifecycle-collect")
+        self._turn = asyncio.Lock()
+        self._work: asyncio.Future[Any] | None = None
+        self._taking: Future[Snapshot] | None = None
         self._began_at = -math.inf
         self._snapshot: Snapshot | None = None  # None: the collection failed
         self._made: dict[str, Any] = {}  # what was made of the snapshot
 
     def close(self) -> None:
         """Begin no further collection."""
+        if self._work is not None:
+            self._work.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def show(self, views: Mapping[int, View]) -> None:
@@ -64,11 +71,16 @@ class Live:
 
     async def look(self) -> Snapshot:
         """Return a collection of its own, for who looks regularly; others' are not aged by it."""
-        return await self._in_thread(self._source.take)
+        return await self._in_thread(self._take)
 
     def take(self) -> Snapshot:
-        """Return a collection of its own, for who waits in another thread."""
-        return self._thread.submit(self._source.take).result(self._timeout)
+        """Return a collection of its own, for who waits in another thread.
+
+        Raises what collecting raises, and `TimeoutError`.
+        """
+        if self._taking is None or self._taking.done():
+            self._taking = self._thread.submit(self._source.take)
+        return self._taking.result(self._timeout)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the exposition and its content type; a failed collection is told in it."""
@@ -105,7 +117,11 @@ class Live:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
-                return await loop.run_in_executor(self._thread, work)
+                # The thread's queue keeps what was given up, so the others wait before it.
+                await self._turn.acquire()
+                self._work = done = loop.run_in_executor(self._thread, work)
+                done.add_done_callback(lambda _: self._turn.release())
+                return await asyncio.shield(done)
         except TimeoutError:
             raise CollectionError("the collection takes too long") from None
 
@@ -115,14 +131,19 @@ class Live:
         self._began_at = self._clock()
         self._snapshot = None
         self._made.clear()
+        with suppress(CollectionError):
+            self._snapshot = self._take()
+
+    def _take(self) -> Snapshot:
         try:
-            self._snapshot = self._source.take()
-        except Exception as error:  # noqa: BLE001  # whatever it is, a second later it may be gone
+            return self._source.take()
+        except Exception as error:  # whatever it is, a second later it may be gone
             log_fault(error)
+            raise CollectionError(FAILED) from error
 
     def _held(self) -> Snapshot:
         if self._snapshot is None:
-            raise CollectionError("the collection failed; the log says why")
+            raise CollectionError(FAILED)
         return self._snapshot
 
     def _check(self) -> None:

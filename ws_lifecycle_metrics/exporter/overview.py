@@ -11,7 +11,7 @@ from ..catalog import Metric
 from ..labels import OTHER
 from ..store.connections import Ranked
 from ..store.snapshot import Connection, Snapshot
-from ..watchdog.workers import Health
+from ..watchdog.workers import Health, serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def overview(snapshot: Snapshot) -> Overview:
         states[labels[catalog.ACTIVE_CONNECTIONS.labels.index("state")]] += _whole(value)
     routes = [RouteOverview(name, states, violations[name]) for name, states in active.items()]
     return Overview(
-        workers=len(snapshot.workers),
+        workers=len(serving(snapshot.health)),
         active={state: sum(r.active[state] for r in routes) for state in catalog.STATE_LABELS},
         violations=violations.total(),
         stuck=sum(map(_whole, series[catalog.STUCK_CONNECTIONS.name].values())),
@@ -80,7 +80,7 @@ def connections_object(
     return {
         "service": service,
         "time": round(snapshot.wall, 3),
-        "workers": len(snapshot.workers),
+        "workers": len(serving(snapshot.health)),
         "stuck_workers": [
             {"worker": h.worker, "pid": h.pid, "reason": h.reason, "where": loop.where}
             for h, loop in snapshot.stuck_workers()

@@ -100,15 +100,17 @@ class Pages:
 def _parsed(query: str) -> tuple[dict[str, int], dict[str, str]]:
     """Return the numbers and the filters of a query; raises `ValueError`, naming what is wrong."""
     given = parse_qs(query, keep_blank_values=True, max_num_fields=10)
-    for name in given:
+    for name, values in given.items():
         if name not in NUMBERS and name not in FILTERS:
             raise ValueError(
                 f"{name[:MAX_LENGTH]!r}: accepted are {', '.join((*FILTERS, *NUMBERS))}"
             )
-    texts = {name: values[-1] for name, values in given.items()}
-    for name, values in VALUES.items():
-        if name in texts and texts[name] not in values:
-            accepted = ", ".join(value or "nothing" for value in values)
+        if len(values) > 1:
+            raise ValueError(f"{name}: given {len(values)} times, accepted is once")
+    texts = {name: value for name, (value,) in given.items()}
+    for name, known in VALUES.items():
+        if name in texts and texts[name] not in known:
+            accepted = ", ".join(value or "nothing" for value in known)
             raise ValueError(f"{name}={texts[name][:MAX_LENGTH]!r}: accepted are {accepted}")
     numbers = {
         name: _number(name, texts[name], most) if name in texts else default

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 from ..config import ExporterConfig
@@ -14,6 +16,7 @@ from .live import Live
 from .pages import Pages
 from .watch import Watch
 
+ABSOLUTE = re.compile(r"https?://([^/?#@]*)([/?#].*)?", re.IGNORECASE)
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 MOST_REFUSED = 64
 """Clients beyond the bound that may be reading their 503 at once; more are cut off."""
@@ -89,7 +92,12 @@ class Exporter:
 
         `own` is the address that it connected to, which no name can stand for.
         """
-        host = _name(request.headers.get("host", ""))
+        authority = request.headers.get("host", "")
+        if absolute := ABSOLUTE.fullmatch(request.target):
+            # As a proxy is asked; such a target stands for the Host (RFC 9112, section 3.2.2).
+            authority, path = absolute.groups()
+            request = replace(request, target=f"/{(path or '').removeprefix('/')}")
+        host = _name(authority)
         if not host or (host not in self._names and host != own):
             return refusal(421, "this Host is not served here; allowed_hosts adds names")
         try:

@@ -31,7 +31,7 @@ class Spy:
 
     async def look(self, health: Sequence[Health]) -> dict[int, tuple[str, ...]]:
         """Look into the workers that do not beat and were not looked into."""
-        silent = {h.uuid: h.pid for h in health if h.reason == "loop_blocked" and h.pid}
+        silent = {h.uuid: h.pid for h in health if h.reason == "loop_blocked" and h.here}
         self._seen = {uuid: lines for uuid, lines in self._seen.items() if uuid in silent}
         for uuid, pid in silent.items():
             if self._program is not None and uuid not in self._seen:

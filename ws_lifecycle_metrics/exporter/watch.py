@@ -7,21 +7,26 @@ import logging
 import os
 import random
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from ..config import ExporterConfig
 from ..store.directory import Directory, DirectoryError, service_path, try_lock
+from ..store.layout import NS
 from ..store.snapshot import Snapshot
 from ..telemetry.logs import log_fault
 from ..watchdog import recycle
 from ..watchdog.kernel import Kernel
-from ..watchdog.workers import Health
+from ..watchdog.workers import Health, serving
 from .live import CollectionError, Live
 from .notify import notify
+from .siblings import Siblings
 from .spy import Spy
 
 PERIOD = 1.0
+FRESH = 3 * NS
+"""Time for which a look holds for who sends signals: after a pause of ours nobody knows."""
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
@@ -29,8 +34,11 @@ logger = logging.getLogger("ws_lifecycle_metrics")
 class Watch:
     """Collects, looks at the kernel's sockets, tells systemd and recycles, if it is to."""
 
-    def __init__(self, config: ExporterConfig, live: Live) -> None:
+    def __init__(
+        self, config: ExporterConfig, live: Live, clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
         self._live = live
+        self._clock = clock
         self._kernel = Kernel()
         self._spy = Spy() if config.py_spy else None
         self._recycler: recycle.Recycler | None = None
@@ -42,7 +50,12 @@ class Watch:
                 pause=config.recycle_pause,
                 jitter=config.recycle_jitter,
             )
-            self._recycler = recycle.Recycler(timing, send=recycle.send, chance=random.random)
+            self._recycler = recycle.Recycler(
+                timing,
+                send=recycle.send,
+                chance=random.random,
+                shared=Siblings(config).serve_in,
+            )
         self._place = service_path(config.directory, config.service)
         # Not the thread that collects: a scrape must not wait for the kernel's tables.
         self._thread = ThreadPoolExecutor(1, "ws-lifecycle-watch")
@@ -81,7 +94,7 @@ class Watch:
         failing = [health for health in snapshot.health if health.failing]
         self._log(snapshot.health)
         if not failing:
-            notify("WATCHDOG=1", f"STATUS={len(snapshot.workers)} workers beat")
+            notify("WATCHDOG=1", f"STATUS={len(serving(snapshot.health))} workers beat")
         else:
             notify(f"STATUS={failing[0].name}: {failing[0].detail}")
         loop = asyncio.get_running_loop()
@@ -92,11 +105,15 @@ class Watch:
 
     def _look_closer(self, snapshot: Snapshot) -> None:
         self._kernel.look(snapshot.workers)
-        if self._recycler is not None and self._alone():
-            self._recycler.step(snapshot.workers, snapshot.health, time.monotonic_ns())
+        fresh = self._clock() - snapshot.now <= FRESH
+        if self._recycler is not None and fresh and self._alone():
+            self._recycler.step(snapshot.workers, snapshot.health, snapshot.now)
 
     def _alone(self) -> bool:
         """Whether this is the one sidecar of the service that sends signals."""
+        if self._lock >= 0 and not os.fstat(self._lock).st_nlink:
+            os.close(self._lock)  # its file was removed: another may hold the one in its place
+            self._lock = -1
         if self._lock < 0:
             with suppress(DirectoryError, OSError), Directory(self._place) as directory:
                 fd = directory.open("recycle", os.O_RDWR | os.O_CREAT)

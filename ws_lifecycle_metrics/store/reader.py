@@ -194,11 +194,11 @@ class Reader:
         return not known
 
 
-def check(directory: Directory, name: str) -> None:
-    """Look at a segment's header alone; raises `BadSegment` for one that is not to be read."""
+def check(directory: Directory, name: str) -> memoryview:
+    """Return a segment's header; raises `BadSegment` for one that is not to be read."""
     fd = directory.open(name, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        _used(fd)
+        return _head(fd)
     finally:
         os.close(fd)
 
@@ -208,23 +208,24 @@ def _load(directory: Directory, name: str) -> Contents:
     fd = directory.open(name, os.O_RDONLY | os.O_NONBLOCK)
     try:
         alive = is_held(fd)
-        used = _used(fd)
+        used = int(_head(fd)[at.USED])
         data = _copy(fd, used * at.WORD)
     finally:
         os.close(fd)
     # The worker may have grown since: what was copied is as long as the first look said.
     memoryview(data).cast("Q")[at.USED] = used
-    return decode(name, data, alive and not _has_ended(memoryview(data).cast("Q")))
+    return decode(name, data, alive and not _was_outlived(memoryview(data).cast("Q")))
 
 
-def _used(fd: int) -> int:
+def _head(fd: int) -> memoryview:
     check_file(os.fstat(fd))
-    head = _copy(fd, at.HEADER_WORDS * at.WORD)
+    words = memoryview(_copy(fd, at.HEADER_WORDS * at.WORD)).cast("Q")
     # The size after the head: a worker that grows makes room before it says so.
-    return check_header(memoryview(head).cast("Q"), check_file(os.fstat(fd)) // at.WORD)
+    check_header(words, check_file(os.fstat(fd)) // at.WORD)
+    return words
 
 
-def _has_ended(header: memoryview) -> bool:
+def _was_outlived(header: memoryview) -> bool:
     """Whether the process is gone whose file is still held, by a child that was forked unseen."""
     silent = time.monotonic_ns() - header[at.HEARTBEAT_AT]
     return (

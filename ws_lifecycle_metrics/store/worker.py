@@ -60,7 +60,7 @@ class Worker:
         self.live: dict[int, Any] = {}
         self.left: dict[int, Any] = {}  # subscriptions whose connection has ended, by its serial
         self.loop: Any = None  # asyncio's, where other threads may leave a step
-        self.served: Any = None  # what all scopes share that need nothing of their own
+        self.served: Any = None  # what all HTTP scopes share
         self.lifespans = 0  # of servers on this loop that say when they shut down
         self.beats = False  # whether a heartbeat comes that publishes
         self.noted: dict[int, Any] = {}  # conversations with counts that are not written yet

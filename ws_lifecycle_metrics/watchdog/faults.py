@@ -9,6 +9,7 @@ import atexit
 import faulthandler
 import os
 from contextlib import suppress
+from typing import ClassVar
 
 from ..store.worker import Worker
 from .sidefile import FAULTS, MOST_BYTES, side_name
@@ -16,6 +17,9 @@ from .sidefile import FAULTS, MOST_BYTES, side_name
 
 class Timer:
     """Re-armed by every beat; it goes off when the loop has been stuck."""
+
+    _armed: ClassVar[Timer | None] = None
+    """Who armed it last: no other may take it away."""
 
     def __init__(self, worker: Worker) -> None:
         self._seconds = worker.config.stuck_loop_blocked
@@ -36,17 +40,20 @@ class Timer:
         if os.fstat(self._file).st_size > MOST_BYTES // 2:
             os.ftruncate(self._file, 0)
         faulthandler.dump_traceback_later(self._seconds, file=self._file, exit=self._exit)
+        Timer._armed = self
 
     def rest(self) -> None:
         """Wait for no beat until the next one: the loop has stopped."""
-        if self._file >= 0:
+        if Timer._armed is self:
+            Timer._armed = None
             faulthandler.cancel_dump_traceback_later()
 
     def close(self) -> None:
-        """Wait no more."""
+        """Wait no more; the file stays."""
         self.rest()
         if self._file >= 0:
-            os.close(self._file)
+            with suppress(OSError):  # the application may have closed what is not its own
+                os.close(self._file)
             self._file = -1
 
 

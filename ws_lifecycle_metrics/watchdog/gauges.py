@@ -11,7 +11,7 @@ from ..store.layout import NS
 from ..store.process import namespace
 from ..store.reader import Contents
 from . import stuck
-from .workers import Health
+from .workers import Health, serving
 
 Labels = tuple[str, ...]
 
@@ -81,7 +81,7 @@ def worker_gauges(health: Sequence[Health], wall: float) -> dict[str, dict[Label
             (worker,): sockets.accept_queue for worker, sockets in seen
         },
         catalog.WORKERS_REPORTING.name: {
-            (): sum(h.beat_age is not None and h.reason not in _SILENT for h in living)
+            (): sum(h.beat_age is not None and h.reason not in _SILENT for h in serving(health))
         },
     }
 

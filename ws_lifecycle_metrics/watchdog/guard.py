@@ -37,7 +37,7 @@ MOST_QUEUED = 10_000
 
 
 def attended(config: Config) -> Worker:
-    """Return the worker of this thread, as `store.worker.current`, with its loop under watch."""
+    """Return the worker of this thread, as `store.workers.current`, with its loop under watch."""
     worker = current(config)
     watch = worker.watch
     if watch is None:
@@ -185,6 +185,11 @@ class Watch:
         """Whether there is nothing left to watch."""
         return not self.worker.thread.is_alive() or self.worker.watch is not self
 
+    def end(self) -> None:
+        """Watch no more, once it is over."""
+        if self._faults is not None:
+            self._faults.close()
+
 
 class _Thread:
     """The one thread of the process; all that it holds is made anew in a forked child."""
@@ -224,7 +229,12 @@ class _Thread:
     @classmethod
     def _goes_on(cls, wake: threading.Event) -> bool:
         with cls._lock:
-            cls._watches = [watch for watch in cls._watches if not watch.over()]
+            watches, cls._watches = cls._watches, []
+            for watch in watches:
+                if watch.over():
+                    watch.end()
+                else:
+                    cls._watches.append(watch)
             if not cls._watches and wake is cls._wake:
                 cls._thread = None
             return bool(cls._watches) and wake is cls._wake and not sys.is_finalizing()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..store import layout as at
 from ..store.layout import NS
-from ..store.process import boot_id, namespace
+from ..store.process import is_here
 from ..store.reader import Contents
 from ..store.series import open_connections
 from .processes import ProcessTable, Sockets
@@ -16,6 +16,8 @@ from .processes import ProcessTable, Sockets
 EVERY, AT_MOST_EVERY = NS, 15 * NS
 COST_SHARE, HURRIED_SHARE = 100, 10
 """A reading is followed by a pause of so many times what it took; of fewer while clients wait."""
+LATE = 3 * NS
+"""After a pause of our own nobody knows what was so meanwhile."""
 LEAST_READINGS = 3
 
 
@@ -46,14 +48,6 @@ class View:
     missing: Trend | None = None
 
 
-def is_here(worker: Contents) -> bool:
-    """Whether the pid of a worker means the same process to us."""
-    header = worker.header
-    return (header[at.BOOT_HIGH], header[at.BOOT_LOW]) == boot_id() and (
-        header[at.PID_NAMESPACE] == namespace("pid")
-    )
-
-
 class Kernel:
     """Keeps the latest reading; `views` is by pid."""
 
@@ -70,8 +64,10 @@ class Kernel:
         now = self._clock()
         if now < self._next:
             return
+        if now - self._next > LATE:
+            self.views = {}  # they begin anew: who looks comes often
         open_scopes: dict[int, int | None] = {}
-        for worker in filter(is_here, workers):
+        for worker in (w for w in workers if is_here(w.header)):
             pid = worker.header[at.PID]
             known = open_scopes.get(pid, 0)
             # Over HTTP/2 many connections share a socket: nothing can be missed.

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from ..store import layout as at
 from ..store.layout import NS
+from ..store.process import is_here
 from ..store.reader import Contents
-from .kernel import is_here
 from .processes import ProcessTable
-from .workers import Health
+from .workers import Health, has_ended
 
 logger = logging.getLogger("ws_lifecycle_metrics")
 
@@ -50,7 +50,10 @@ class _Case:
 
 
 class Recycler:
-    """Ends stuck processes; call `step` at each reading."""
+    """Ends stuck processes; call `step` at each reading.
+
+    `shared` tells of a pid whether something else is well in that process, which is then left.
+    """
 
     def __init__(
         self,
@@ -60,11 +63,13 @@ class Recycler:
         chance: Callable[[], float],
         table: ProcessTable | None = None,
         uid: int | None = None,
+        shared: Callable[[int], bool] = lambda _pid: False,
     ) -> None:
         self._timing = timing
         self._send = send
         self._chance = chance
         self._table = ProcessTable() if table is None else table
+        self._shared = shared
         self._uid = os.geteuid() if uid is None else uid
         self._stuck_since: dict[int, int] = {}
         self._case: _Case | None = None
@@ -104,16 +109,17 @@ class Recycler:
         """Whether the pid is still the process that made the segment, and only stuck loops are."""
         header = worker.header
         pid, ticks = header[at.PID], header[at.START_TICKS]
-        if pid <= 1 or pid == os.getpid() or not ticks or not is_here(worker):
+        if pid <= 1 or pid == os.getpid() or not ticks or not is_here(worker.header):
             return False
         process = self._table.process(pid)
         if process is None or process.start_ticks != ticks:
             return False
-        if self._uid not in (header[at.UID],) or process.uid != self._uid:
+        if self._uid != header[at.UID] or process.uid != self._uid:
             return False
         # Of several loops in one process a healthy one is not ended for the others' sake.
-        same = [w for w in workers.values() if w.header[at.PID] == pid]
-        return all(w.uuid in self._stuck_since for w in same)
+        same = [w for w in workers.values() if w.header[at.PID] == pid and is_here(w.header)]
+        same = [w for w in same if not has_ended(w.header)]
+        return all(w.uuid in self._stuck_since for w in same) and not self._shared(pid)
 
     def _signal(self, case: _Case, now: int) -> None:
         number = signal.SIGKILL if case.warned else signal.SIGTERM
@@ -137,15 +143,17 @@ class Recycler:
 
 def send(pid: int, start_ticks: int, number: int) -> None:
     """Send a signal to the process that started at these ticks, and to no later one."""
-    if not hasattr(signal, "pidfd_send_signal"):
-        os.kill(pid, number)
-        return
-    fd = os.pidfd_open(pid)
+    # Some builds of Python know no such descriptor, uv's for one: they look just before.
+    fd = os.pidfd_open(pid) if hasattr(signal, "pidfd_send_signal") else -1
     try:
         # What the descriptor stands for cannot be exchanged any more: now look who it is.
         process = ProcessTable().process(pid)
         if process is None or process.start_ticks != start_ticks:
             raise ProcessLookupError(3, "the process is another one by now")
-        signal.pidfd_send_signal(fd, number)
+        if fd < 0:
+            os.kill(pid, number)
+        else:
+            signal.pidfd_send_signal(fd, number)
     finally:
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)

@@ -7,15 +7,15 @@ that others have archived meanwhile is still noticed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..store import layout as at
 from ..store.archive import unannounced_deaths
 from ..store.layout import LIMIT, NS
-from ..store.process import namespace
+from ..store.process import is_here, namespace
 from ..store.reader import Contents
-from .kernel import View, is_here
+from .kernel import View
 from .processes import Process, ProcessTable, Sockets
 
 STARVED_FACTOR = 3
@@ -31,7 +31,9 @@ class Health:
     """How a worker is. `reason` is None if it serves; `detail` is a line for people.
 
     `clock` is its monotonic time at the reading, in ns; `beat_age` in s, None if nobody knows.
-    `activity` is "busy", "blocked", "starved" or "" while it does not beat.
+    `activity` is "busy", "blocked", "starved" or "" while it does not beat. `here` is whether
+    the pid is known to be its process still, and that of no other container. `ended` is whether
+    its loop has, in a process that lives on.
     """
 
     worker: str
@@ -47,6 +49,8 @@ class Health:
     replaced: bool = False
     sockets: Sockets | None = None
     ghosts: int = 0
+    here: bool = False
+    ended: bool = False
 
     @property
     def name(self) -> str:
@@ -57,6 +61,19 @@ class Health:
     def failing(self) -> bool:
         """Whether it should be restarted: not where another has taken a dead one's place."""
         return self.reason is not None and not self.replaced
+
+
+def has_ended(header: memoryview) -> bool:
+    """Whether a worker has drained and no longer beats, as it did before: it will not serve again.
+
+    The process keeps its segment for as long as it lives.
+    """
+    return bool(header[at.DRAINING_SINCE] and header[at.BEATS] and not header[at.HEARTBEAT_AT])
+
+
+def serving(health: Iterable[Health]) -> list[Health]:
+    """Return the workers that live and whose loop has not ended: those that people count."""
+    return [h for h in health if h.reason != "dead" and not h.ended]
 
 
 @dataclass(slots=True)
@@ -112,7 +129,7 @@ class Judge:
 
     def _living(self, worker: Contents, now: int, views: Mapping[int, View]) -> Health:
         header = worker.header
-        here = is_here(worker)
+        here = is_here(worker.header)
         process = self._table.process(header[at.PID]) if here else None
         if process is not None and process.start_ticks != header[at.START_TICKS]:
             process = None  # another process by now, or one that we cannot tell
@@ -139,6 +156,8 @@ class Judge:
             orphaned=process is not None and process.parent == 1,
             sockets=view.sockets if view is not None else None,
             ghosts=missing.least if missing and missing.lasted(header[LIMIT["ghost"]], now) else 0,
+            here=process is not None,
+            ended=has_ended(header),
         )
 
     def _note_beat(self, worker: Contents, now: int, process: Process | None) -> _Seen:

@@ -40,7 +40,11 @@ SERVER = Alert(
         " It is not the application's fault: each rule names the party.",
         impact="What follows is undefined: lost closes, `ASGI flow error`, workers that hang. It is"
         " the usual forerunner of a stuck worker.",
-        commands=(_RULES, _COUNTS, "pip list | grep -iE 'granian|uvicorn|hypercorn|daphne'"),
+        commands=(
+            _RULES,
+            _COUNTS,
+            "pip list | grep -iE 'granian|uvicorn|gunicorn|hypercorn|daphne'",
+        ),
         causes=(
             "A version of the server with a known fault; Granian before 2.3.2 delivers a second"
             " connect.",

@@ -76,7 +76,8 @@ MISSING = Alert(
         impact="The remaining workers carry the load; the next one to fail may be the last.",
         commands=(
             "curl -s http://127.0.0.1:10464/healthz",
-            "ps -eo pid,ppid,stat,etime,args | grep -iE '[g]ranian|[u]vicorn|[g]unicorn'",
+            "ps -eo pid,ppid,stat,etime,args"
+            " | grep -iE '[g]ranian|[u]vicorn|[g]unicorn|[h]ypercorn|[d]aphne'",
             "journalctl --since -15min -u YOUR-SERVICE",
         ),
         causes=(
