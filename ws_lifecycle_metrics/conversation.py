@@ -256,9 +256,8 @@ class Conversation(Tally):
         """Go on in another worker's segment."""
         self.publish(_now())
         old, name = self._words, self._route.name
-        for served in filter(None, (self._served, self._worker.served)):
-            served.worker = worker  # the one that all HTTP scopes share moves with them
         self._worker, self._route = worker, worker.route(name)
+        self._served.worker = worker
         worker.live[self._serial] = self
         self._begin_record(self._route)
         self._words[at.STATE_AT] = old[at.STATE_AT]

@@ -231,7 +231,10 @@ def test_what_is_left_to_a_loop_that_has_ended_is_taken_by_the_next_scope(books:
     assert done == ["first", "second"]
 
 
-def test_what_a_request_counts_follows_its_worker_to_a_new_segment(books: Books, tmp_path: Path):
+@pytest.mark.parametrize("beside", [True, False], ids=["beside a WebSocket", "alone"])
+def test_what_a_request_counts_follows_its_worker_to_a_new_segment(
+    books: Books, tmp_path: Path, beside: bool
+):
     async def renew(_scope: Any, _receive: Any, _send: Any) -> None:
         served = SERVED.get()
         assert served is not None
@@ -243,4 +246,7 @@ def test_what_a_request_counts_follows_its_worker_to_a_new_segment(books: Books,
     async def play(_connection: Connection) -> None:
         await books.wrap(renew)(scope("http"), None, None)
 
-    serve(books, play)
+    if beside:
+        serve(books, play)
+    else:
+        asyncio.run(books.wrap(renew)(scope("http"), None, None))

@@ -162,6 +162,8 @@ def renew(worker: Worker) -> Worker:
         _all[:] = [other for other in _all if other is not worker]
     new = _start(worker.config, _place(worker))
     new.connections = worker.connections
+    if worker.served is not None:  # HTTP scopes hold it that go on; WebSockets move their own
+        worker.served.worker = new
     return new
 
 
