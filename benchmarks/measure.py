@@ -14,7 +14,8 @@ import re
 import statistics
 import sysconfig
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -78,16 +79,23 @@ async def interleave(cases: Mapping[str, Case], rounds: int, *, warm: int = 1) -
     return samples
 
 
-def cpu_ns(work: Callable[[], object]) -> int:
-    """Return the CPU time that `work` takes of this thread, in ns, without the collector."""
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """Measure without the garbage collector, which has done its work before."""
     gc.collect()
     gc.disable()
     try:
+        yield
+    finally:
+        gc.enable()
+
+
+def cpu_ns(work: Callable[[], object]) -> int:
+    """Return the CPU time that `work` takes of this thread, in ns, without the collector."""
+    with collector_off():
         began = time.thread_time_ns()
         work()
         return time.thread_time_ns() - began
-    finally:
-        gc.enable()
 
 
 # Statistics.

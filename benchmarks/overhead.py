@@ -18,7 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from .echo import App, Idle, Server, converse, echo, noop, one_each, open_idle
-from .measure import BARE, NOOP, Figure, Samples, added, cpu_ns, figure, interleave, ratio, versions
+from .measure import (
+    BARE,
+    NOOP,
+    Figure,
+    Samples,
+    added,
+    collector_off,
+    cpu_ns,
+    figure,
+    interleave,
+    ratio,
+    versions,
+)
 from .part import Bar, Data, Panel, Run, Table, shown
 from .peers import CANDIDATES
 from .places import place, python_of
@@ -73,15 +85,11 @@ def enough(cost: Callable[[App, int], float], app: App, wanted: float) -> int:
 
 async def quiet_cost(running: list[Idle]) -> float:
     """Return ns a message of connections that take one text each, and of what follows it."""
-    gc.collect()
-    gc.disable()
-    try:
+    with collector_off():
         began = time.thread_time_ns()
         one_each(running, TEXT)
         await asyncio.sleep(QUIET_SECONDS)
         return (time.thread_time_ns() - began) / (2 * len(running))
-    finally:
-        gc.enable()
 
 
 async def idle_memory(app: App, count: int, folder: Path | None) -> tuple[float, list[Idle]]:

@@ -44,13 +44,38 @@ def counted(config: Config) -> tuple[float, ...]:
     return tuple(sum(v for k, v in found.items() if k[0] == name) for name in names)
 
 
+def copying(app: Any) -> Any:
+    """Wrap an application as tracers do: another scope, and functions of their own."""
+
+    async def copied(scope: Any, receive: Any, send: Any) -> None:
+        async def receiving() -> Any:
+            return await receive()
+
+        async def sending(message: Any) -> None:
+            await send(message)
+
+        await app(dict(scope), receiving, sending)
+
+    return copied
+
+
+@pytest.mark.parametrize(
+    "layered",
+    [
+        lambda wrap: wrap(wrap(echo)),
+        lambda wrap: wrap(copying(wrap(copying(wrap(echo))))),
+    ],
+    ids=["bare", "wrapped calls between"],
+)
 def test_an_application_that_is_wrapped_twice_is_counted_once(
-    config: Config, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    config: Config,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    layered: Any,
 ) -> None:
     monkeypatch.setattr(logs, "_said", set())
-    wrap = partial(LifecycleMiddleware, config=config)
     for _ in range(2):
-        play(wrap(wrap(echo)))
+        play(layered(partial(LifecycleMiddleware, config=config)))
     assert counted(config) == (2, 2, 4, 4)
     assert [text for text in caplog.messages if "wrapped twice" in text] == [
         "the application is wrapped twice for the service 'test':"
@@ -71,32 +96,6 @@ def test_a_framework_between_the_two_makes_no_difference(config: Config) -> None
     play(LifecycleMiddleware(api, config=config), path="/chat/a", raw_path=b"/chat/a")
     assert counted(config) == (1, 1, 2, 2)
     assert books(config)["handshakes", "/chat/{room}", "accepted"] == 1
-
-
-def copying(app: Any) -> Any:
-    """Wrap an application as tracers do: another scope, and functions of their own."""
-
-    async def copied(scope: Any, receive: Any, send: Any) -> None:
-        async def receiving() -> Any:
-            return await receive()
-
-        async def sending(message: Any) -> None:
-            await send(message)
-
-        await app(dict(scope), receiving, sending)
-
-    return copied
-
-
-def test_a_middleware_between_that_wraps_the_calls_makes_no_difference(
-    config: Config, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logs, "_said", set())
-    wrap = partial(LifecycleMiddleware, config=config)
-    for _ in range(2):
-        play(wrap(copying(wrap(copying(wrap(echo))))))
-    assert counted(config) == (2, 2, 4, 4)
-    assert sum("wrapped twice" in text for text in caplog.messages) == 1
 
 
 @pytest.mark.parametrize("between", [lambda app: app, copying], ids=["bare", "wrapped calls"])

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 from ws_lifecycle_metrics import catalog
 from ws_lifecycle_metrics.catalog import Metric
@@ -57,6 +58,11 @@ def open_connection(worker: Worker, route: str | None = "/chat") -> memoryview:
     record[at.STATE] = OPEN_STATE
     worker.route(route).words[ACCEPTED] += 1
     return record
+
+
+def send_unwritten(worker: Worker, record: memoryview, texts: int) -> None:
+    """Count sent texts that the record gets with the next beat."""
+    worker.noted[1] = SimpleNamespace(publish=lambda _: record.__setitem__(at.SENT_TEXT, texts))
 
 
 def die(worker: Worker) -> None:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -25,6 +24,7 @@ from tests.store.support import (
     python,
     run,
     segments,
+    send_unwritten,
     start_worker,
     take,
     value,
@@ -33,7 +33,6 @@ from tests.store.traffic import application, converse
 from ws_lifecycle_metrics import LifecycleMiddleware, catalog, metrics_app
 from ws_lifecycle_metrics.config import Config
 from ws_lifecycle_metrics.store import directory, workers
-from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.snapshot import Source
 from ws_lifecycle_metrics.store.workers import current
 
@@ -176,7 +175,7 @@ def test_what_a_thread_counted_since_the_latest_beat_is_not_lost_with_it(tmp_pat
     def leave_open() -> None:
         worker = current(here)
         record = open_connection(worker)
-        worker.noted[1] = SimpleNamespace(publish=lambda _: record.__setitem__(at.SENT_TEXT, 7))
+        send_unwritten(worker, record, 7)
 
     thread = threading.Thread(target=leave_open)
     thread.start()

@@ -9,7 +9,6 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +19,7 @@ from tests.store.support import (
     place,
     run,
     segments,
+    send_unwritten,
     start_worker,
     take,
     value,
@@ -402,7 +402,7 @@ def test_who_starts_folds_what_the_dead_have_left(tmp_path):
 def test_what_was_counted_since_the_latest_beat_is_written_at_the_end(tmp_path):
     worker = start_worker(tmp_path)
     record = open_connection(worker)
-    worker.noted[1] = SimpleNamespace(publish=lambda _: record.__setitem__(at.SENT_TEXT, 7))
+    send_unwritten(worker, record, 7)
     worker.close()
     assert value(take(tmp_path), catalog.SENT_MESSAGES, "/chat", "text") == 7
 

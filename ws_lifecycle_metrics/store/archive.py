@@ -15,7 +15,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from ..catalog import METRICS, Metric
@@ -187,7 +187,7 @@ def _fold_locked(directory: Directory, reader: Reader) -> int:
             deaths=old.deaths + unannounced_deaths(dead),
             since=min(filter(None, made), default=0),
         )
-        directory.replace(NAME, _encode(new, [old.totals, *map(_totals_of, dead)]))
+        directory.replace(NAME, _fitted(new, [old.totals, *map(_totals_of, dead)]))
         _remove(directory, dead)
     return len(dead)
 
@@ -233,25 +233,28 @@ def _remove_drafts(directory: Directory) -> None:
                 os.close(fd)
 
 
-def _encode(archive: Archive, parts: list[Totals]) -> bytes:
-    """Return the archive's bytes, with the sum of `parts` by as many names as a reader takes."""
+def _fitted(archive: Archive, parts: list[Totals]) -> bytes:
+    """Encode the archive with the sum of `parts`, by as many names as a reader takes."""
     names = MAX_NAMES
     while True:
-        archive.totals = _bounded_sum(parts, names)
-        data = {
-            "format": FORMAT,
-            "generation": archive.generation,
-            "since": archive.since,
-            "folded": [f"{uuid:032x}" for uuid in archive.folded],
-            "deaths": {str(slot): number for slot, number in archive.deaths.items()},
-            "totals": [[name, labels, words] for (name, labels), words in archive.totals.items()],
-        }
-        text = json.dumps(data, separators=(",", ":")).encode()
+        text = _encode(replace(archive, totals=_bounded_sum(parts, names)))
         if len(text) <= MAX_BYTES:
             return text
         if names == 1:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         names //= 2
+
+
+def _encode(archive: Archive) -> bytes:
+    data = {
+        "format": FORMAT,
+        "generation": archive.generation,
+        "since": archive.since,
+        "folded": [f"{uuid:032x}" for uuid in archive.folded],
+        "deaths": {str(slot): number for slot, number in archive.deaths.items()},
+        "totals": [[name, labels, words] for (name, labels), words in archive.totals.items()],
+    }
+    return json.dumps(data, separators=(",", ":")).encode()
 
 
 def _remove(directory: Directory, segments: list[Contents]) -> None:
