@@ -32,10 +32,6 @@ def environment_name(option: str) -> str:
     return PREFIX + option.upper()
 
 
-def _text(value: str) -> str:
-    return value
-
-
 def _names(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
@@ -110,7 +106,7 @@ def _check_range(option: str, value: object, low: int, high: int) -> None:
 def _service_option() -> str:
     metadata = {
         "help": "Name that the workers and the sidecar of one service share.",
-        "parse": _text,
+        "parse": str,
         "default": "default",
     }
     return field(default_factory=_default_service, metadata=metadata)
@@ -121,7 +117,7 @@ def _directory_option() -> str:
         "",
         "Where the services' segments are kept; empty: a directory of this user in shared memory.",
         name="directory",
-        parse=_text,
+        parse=str,
     )
 
 
@@ -181,7 +177,7 @@ class Config:
         "observe",
         "observe; shield: drop sends after the close; strict: raise ProtocolViolation.",
         name="policy",
-        parse=_text,
+        parse=str,
     )
     route: RouteCallable | None = field(
         default=None,
@@ -322,7 +318,7 @@ class ExporterConfig:
 
     service: str = _service_option()
     directory: str = _directory_option()
-    host: str = _option("127.0.0.1", "Address to listen on.", name="host", parse=_text)
+    host: str = _option("127.0.0.1", "Address to listen on.", name="host", parse=str)
     port: int = _option(10464, "Port to listen on; 0: any free one.", name="port", parse=_number)
     allowed_hosts: tuple[str, ...] = _option(
         (),
