@@ -33,7 +33,7 @@ MOST_LINES = {
     # The hot path: a conversation's counts are kept in one object, without a call between.
     "conversation.py": 560,
     # Options are data, with their help beside them.
-    "config.py": 400,
+    "config.py": 420,
 }
 
 

@@ -38,6 +38,7 @@ FROM_ENVIRONMENT = {
     "span_client_address": ("1", True),
     "otlp": ("true", True),
     "host": ("::1", "::1"),
+    "web_config_file": ("web.yml", "web.yml"),
     "port": ("0", 0),
     "allowed_hosts": ("metrics.example", ("metrics.example",)),
     "max_clients": ("3", 3),
@@ -115,6 +116,7 @@ BAD = [
     *((ExporterConfig, "host", bad) for bad in ("", None, 7)),
     *((ExporterConfig, "port", bad) for bad in (-1, 65536, "80", 1.0, None)),
     *((ExporterConfig, "allowed_hosts", bad) for bad in ("a", [1], (1,))),
+    *((ExporterConfig, "web_config_file", bad) for bad in (None, 7, "a\0b")),
     *((ExporterConfig, "max_clients", bad) for bad in (0, -1, 10**6, None)),
     *((ExporterConfig, option, bad) for option in (
         "header_timeout", "write_timeout", "idle_timeout", "collect_timeout")

@@ -342,6 +342,12 @@ class ExporterConfig:
     collect_timeout: float = _option(
         8.0, "Time that a collection may take.", name="collect_timeout", parse=_seconds
     )
+    web_config_file: str = _option(
+        "",
+        "TLS and passwords, as Prometheus' exporters have it.",
+        name="web_config_file",
+        parse=str,
+    )
     otlp: bool = _switch(
         "otlp", "Also push the metrics over OTLP; OTEL_EXPORTER_OTLP_* say where to."
     )
@@ -367,6 +373,10 @@ class ExporterConfig:
         if not isinstance(self.host, str) or not self.host:
             raise ConfigError(f"host={self.host!r}: accepted is a name or an address")
         _check_range("port", self.port, 0, 65535)
+        if not isinstance(self.web_config_file, str) or "\0" in self.web_config_file:
+            raise ConfigError(
+                f"web_config_file={self.web_config_file!r}: accepted is a path as str"
+            )
         _check_names("allowed_hosts", self.allowed_hosts)
         _check_range("max_clients", self.max_clients, 1, 100_000)
         for option in (item.name for item in fields(self) if item.type == "float"):

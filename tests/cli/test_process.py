@@ -14,11 +14,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import bcrypt
 import httpx
 import pytest
 
+from tests.exporter.certificates import Site
 from tests.exporter.traffic import asynchronous
 from tests.store.support import die, start_worker
+from ws_lifecycle_metrics.cli.serve import _announce
+from ws_lifecycle_metrics.config import ExporterConfig
+from ws_lifecycle_metrics.exporter.access import Access
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -34,18 +39,18 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @asynccontextmanager
-async def serving(service: str, directory: Path) -> AsyncIterator[tuple[Process, str]]:
+async def serving(service: str, directory: Path, *flags: str) -> AsyncIterator[tuple[Process, str]]:
     """A sidecar in a process of its own, and the URL of the metrics that it says."""
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
-        *("serve", "--port", "0", "--service", service, "--directory", str(directory)),
+        *("serve", "--port", "0", "--service", service, "--directory", str(directory), *flags),
         stderr=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None
     try:
         line = (await asyncio.wait_for(process.stderr.readline(), 20)).decode()
-        said = rf"serves (http://127\.0\.0\.1:\d+/metrics) for the service {service} in "
+        said = rf"serves (https?://127\.0\.0\.1:\d+/metrics) for the service {service} in "
         url = re.search(said, line)
         assert url is not None, line
         yield process, url[1]
@@ -79,6 +84,62 @@ async def test_a_signal_ends_it_although_a_client_stays(
     assert process.returncode == 0
     assert out == b""
     assert err.decode().endswith("INFO stopped\n")
+
+
+@asynchronous
+async def test_it_is_guarded_by_a_web_configuration(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    secret = bcrypt.hashpw(b"open sesame", bcrypt.gensalt(4)).decode()
+    path = site.write(basic_auth_users={"alice": secret})
+    async with (
+        serving("test", tmp_path, "--web-config-file", path) as (_, url),
+        httpx.AsyncClient(trust_env=False, verify=site.client()) as http,
+    ):
+        assert url.startswith("https://")
+        assert (await http.get(url)).status_code == 401
+        assert (await http.get(url, auth=("alice", "open sesame"))).status_code == 200
+
+
+def test_a_web_configuration_that_is_not_accepted_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "web.yml").write_text("basic_auth: {}")
+    place = ("--port", "0", "--directory", str(tmp_path))
+    result = run("serve", *place, "--web-config-file", str(tmp_path / "web.yml"))
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "'basic_auth' is not known; accepted are tls_server_config" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("tls", "users", "address", "missing"),
+    [
+        (False, False, "127.0.0.1", None),
+        (False, False, "::1", None),
+        (False, False, "0.0.0.0", "encryption or password"),
+        (False, False, "fe80::1%lo", "encryption or password"),
+        (True, False, "10.0.0.1", "password"),
+        (False, True, "10.0.0.1", "encryption"),
+        (True, True, "10.0.0.1", None),
+    ],
+)
+def test_what_others_could_do_is_told(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    tls: bool,
+    users: bool,
+    address: str,
+    missing: str | None,
+) -> None:
+    secret = "$2y$10$" + "a" * 53
+    path = Site(tmp_path).write(
+        None if tls else {}, basic_auth_users={"alice": secret} if users else {}
+    )
+    config = ExporterConfig(directory=str(tmp_path), web_config_file=path)
+    with caplog.at_level("INFO"):
+        _announce(config, Access(path), address, 10464)
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    said = f"other machines can reach it without {missing}: see web_config_file"
+    assert warnings == ([] if missing is None else [said])
+    assert (" https://" in caplog.text) is tls
 
 
 @pytest.mark.parametrize("used", [False, True], ids=["never used", "used"])

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.exporter.certificates import Site
 from tests.exporter.traffic import asynchronous
 from tests.store.support import die, start_worker
 from ws_lifecycle_metrics import Config
@@ -143,6 +144,30 @@ async def test_a_sidecar_of_another_service_is_not_taken_for_ours(tmp_path):
     assert (own["exporter"].level, own["exporter"].text) == ("ok", f"{address} answers for 'uv'")
     assert other["exporter"].level == "warning"
     assert other["exporter"].text == f"{address} serves 'uv', not 'oops'"
+
+
+CERTIFIED = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "ca.pem"}
+
+
+@pytest.mark.parametrize(
+    ("tls", "users", "level", "text"),
+    [
+        (None, {}, "ok", "answers for 'uv'"),
+        ({}, {"alice": "$2y$04$" + "a" * 53}, "note", "answers, and asks for a password"),
+        (CERTIFIED, {}, "note", "answers, and asks for a certificate"),
+    ],
+)
+@asynchronous
+async def test_a_guarded_sidecar_is_told_from_none(tmp_path, tls, users, level, text):
+    path = Site(tmp_path).write(tls, basic_auth_users=users)
+    given = {"service": "uv", "directory": str(tmp_path), "port": 0, "web_config_file": path}
+    exporter = Exporter(ExporterConfig(**given))
+    _, port = await exporter.start()
+    try:
+        found = (await asyncio.to_thread(examined, tmp_path, "uv", port=port))["exporter"]
+    finally:
+        await exporter.aclose()
+    assert (found.level, found.text) == (level, f"127.0.0.1:{port} {text}")
 
 
 @pytest.mark.parametrize(

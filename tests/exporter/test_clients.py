@@ -13,6 +13,7 @@ import pytest
 from tests.exporter.traffic import asynchronous, dialled
 from ws_lifecycle_metrics.config import ExporterConfig
 from ws_lifecycle_metrics.exporter import client, server
+from ws_lifecycle_metrics.exporter.access import Access
 from ws_lifecycle_metrics.exporter.client import Answer, Client, Request
 from ws_lifecycle_metrics.exporter.live import Live
 from ws_lifecycle_metrics.exporter.server import Exporter
@@ -237,7 +238,7 @@ async def test_a_slow_reader_gets_all_of_the_last_answer(monkeypatch: pytest.Mon
         return Answer(200, body)
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await Client(ExporterConfig(), reader, writer).serve(answer)
+        await Client(ExporterConfig(), Access(), reader, writer).serve(answer)
 
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -302,3 +303,16 @@ async def test_closing_ends_idle_sending_and_reading_clients(
         assert await status_of(reader) == 200
         await asyncio.wait_for(exporter.aclose(), 5)
         assert not exporter._served
+
+
+@asynchronous
+async def test_an_offer_to_switch_protocols_is_passed_over(serving: Serving) -> None:
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n"
+    async with serving() as (_, http), dialled(http) as (reader, writer):
+        for request in (GET + offer, b"CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+            writer.write(request)
+            assert await status_of(reader) == (405 if b"CONNECT" in request else 200)
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readline()
+        writer.write(GET + b"\r\n")
+        assert await status_of(reader) == 200

@@ -11,7 +11,7 @@ from ..config import ExporterConfig
 from .options import Refused, config_options, configured
 
 if TYPE_CHECKING:
-    from ..conformance.doctor import Finding
+    from ..conformance.finding import Finding
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "cyan", "ok": "green"}
 ORDER = ("error", "warning", "note", "ok")

@@ -14,6 +14,7 @@ from ..config import Config, ConfigError, ExporterConfig
 from .options import Refused, config_options, configured
 
 if TYPE_CHECKING:
+    from ..exporter.access import Access
     from ..exporter.server import Exporter
     from ..telemetry.otlp import Pusher
 
@@ -67,11 +68,14 @@ async def _serve(config: ExporterConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    exporter = Exporter(config)
+    try:
+        exporter = Exporter(config)
+    except ConfigError as error:
+        raise Refused(str(error)) from error
     pusher = _pusher(config, exporter) if config.otlp else None
     try:
         host, port = await exporter.start()
-        _announce(config, host, port)
+        _announce(config, exporter.access, host, port)
         await asyncio.to_thread(_warn_of_unused, config)
         if pusher is not None:
             pusher.start()
@@ -84,7 +88,7 @@ async def _serve(config: ExporterConfig) -> None:
     logger.info("stopped")
 
 
-def _announce(config: ExporterConfig, host: str, port: int) -> None:
+def _announce(config: ExporterConfig, access: Access, host: str, port: int) -> None:
     from ipaddress import ip_address
 
     from ..labels import safe_label
@@ -92,14 +96,21 @@ def _announce(config: ExporterConfig, host: str, port: int) -> None:
     from ..store.snapshot import package_version
 
     logger.info(
-        "ws-lifecycle-metrics %s serves http://%s/metrics for the service %s in %s",
+        "ws-lifecycle-metrics %s serves %s://%s/metrics for the service %s in %s",
         package_version(),
+        "https" if access.encrypts else "http",
         _address(host, port),
         config.service,
         safe_label(str(service_path(config.directory, config.service))),
     )
-    if not ip_address(host.partition("%")[0]).is_loopback:
-        logger.warning("other machines can reach it: there is neither encryption nor a password")
+    missing = (
+        *(() if access.encrypts else ("encryption",)),
+        *(() if access.identifies else ("password",)),
+    )
+    if missing and not ip_address(host.partition("%")[0]).is_loopback:
+        logger.warning(
+            "other machines can reach it without %s: see web_config_file", " or ".join(missing)
+        )
 
 
 def _warn_of_unused(config: ExporterConfig) -> None:

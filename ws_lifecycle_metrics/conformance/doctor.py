@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
@@ -10,7 +9,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice, pairwise
 from pathlib import Path
@@ -21,8 +19,10 @@ from ..config import Config, ExporterConfig, environment_name
 from ..store.directory import SEGMENT_SUFFIX, Directory, DirectoryError, service_path
 from ..store.services import never_used
 from .environment import unknown_variables
+from .finding import Finding
 from .running import serving_processes
 from .segments import look_at_segments
+from .sidecar import look_at_sidecar
 
 LEAST_SHARED_MEMORY = 16 << 20
 """Bytes; a container has 64 MiB unless told otherwise, and a worker takes about 1 MiB."""
@@ -34,17 +34,6 @@ PACKAGES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `level` is "ok", "note", "warning" or "error"."""
-
-    subject: str
-    level: str
-    text: str
-    advice: str = ""
-    source: str = ""
-
-
 def examine(config: Config, exporter: ExporterConfig) -> list[Finding]:
     """Look at everything; a check of ours that fails is itself a finding."""
     checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
@@ -54,7 +43,7 @@ def examine(config: Config, exporter: ExporterConfig) -> list[Finding]:
         ("directory", lambda: _directory(config)),
         ("shared memory", lambda: _shared_memory(config)),
         ("segments", lambda: _segments(config)),
-        ("exporter", lambda: _exporter(exporter)),
+        ("exporter", lambda: look_at_sidecar(exporter)),
         ("clock", _clock),
         ("settings", _settings),
         ("environment", _environment),
@@ -157,58 +146,6 @@ def _removal(path: Path, names: list[str]) -> str:
     """Return the shell's command that removes segments and what lies beside them."""
     stems = (name.removesuffix(SEGMENT_SUFFIX) for name in names if name.isprintable())
     return f"cd {quote(str(path))} && rm -f -- {' '.join(f'{quote(stem)}.*' for stem in stems)}"
-
-
-def _exporter(config: ExporterConfig) -> Iterator[Finding]:
-    address = f"{config.host}:{config.port}"
-    try:
-        status, body = _get(config, "/healthz")
-    except OSError:
-        advice = "start it beside the workers: ws-lifecycle-metrics serve"
-        yield Finding("exporter", "note", f"nothing answers on {address}", advice)
-        return
-    except http.client.HTTPException:
-        yield Finding("exporter", "warning", f"{address} is no sidecar: it does not speak HTTP")
-        return
-    described = _described(config)
-    served = _served(described)
-    if served not in (None, config.service):
-        text = f"{address} serves {served!r}, not {config.service!r}"
-        advice = "give the workers, the sidecar and this command the same --service"
-        yield Finding("exporter", "warning", text, advice)
-    if status != 200:
-        yield Finding("exporter", "warning", f"{address} answers {status}: {body[:100]!r}")
-    elif served == config.service:
-        yield Finding("exporter", "ok", f"{address} answers for {served!r}")
-    elif served is None:
-        text = f"{address} does not say which service it serves: {described[:100]!r}"
-        yield Finding("exporter", "warning", text, "is it a sidecar of this package?")
-
-
-def _described(config: ExporterConfig) -> str:
-    try:
-        return _get(config, "/connections?limit=0")[1]
-    except (OSError, http.client.HTTPException):
-        return ""  # it answers, hence it is something else, or slow
-
-
-def _get(config: ExporterConfig, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(config.host, config.port, timeout=3)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read(4096).decode(errors="replace")
-    finally:
-        connection.close()
-
-
-def _served(described: str) -> str | None:
-    """Return the service that a sidecar's list of connections is of; None: it does not say."""
-    try:
-        served = json.loads(described)["service"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return served[:64] if isinstance(served, str) else None
 
 
 def _clock() -> Iterator[Finding]:

@@ -7,12 +7,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
+from typing import cast
 
 import h11
 
 from ..config import ExporterConfig
 from ..telemetry.logs import log_fault
+from .access import Access
 
 MAX_HEADER = 8192
 CHUNK = 65536
@@ -62,36 +65,69 @@ class Client:
     def __init__(
         self,
         config: ExporterConfig,
+        access: Access,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
         self._config = config
+        self._access = access
         self._reader = reader
         self._writer = writer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER)
+        self._begun = False
         self._head = False  # the request is one for the header alone
         # So that drain() waits until the kernel has all, and a slow reader is noticed.
         writer.transport.set_write_buffer_limits(high=0)
+        # TLS begins with the first byte, if it is asked for.
+        self._socket = cast("asyncio.Transport", writer.transport)
+        self._socket.pause_reading()
 
     async def serve(self, answer: Callable[[Request], Awaitable[Answer]]) -> None:
         """Answer requests one after another."""
-        await self._to_the_end(self._serve(answer))
+        await self._to_the_end(partial(self._serve, answer))
 
     async def refuse(self, refused: Answer) -> None:
         """Answer without reading a request."""
-        await self._to_the_end(self._refuse(refused))
+        await self._to_the_end(partial(self._refuse, refused))
 
-    async def _to_the_end(self, work: Awaitable[None]) -> None:
+    async def _to_the_end(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             with suppress(OSError):  # the client left, or a deadline passed (TimeoutError)
-                await work
+                await self._begin()
+                await work()
+                await self._finish()
         except Exception as error:  # noqa: BLE001  # a fault with one client must not be the others'
             log_fault(error)
         finally:
             # Whatever the kernel has not taken by now is for one who does not read.
             self._writer.transport.abort()
-            with suppress(OSError):
+            if self._begun:  # asyncio never tells of the end of a connection within its handshake
+                with suppress(OSError):
+                    await self._writer.wait_closed()
+
+    async def _begin(self) -> None:
+        async with asyncio.timeout(self._config.header_timeout):
+            await self._access.secure(self._writer)
+        self._begun = True
+        if self._over_tls:
+            # This transport is on top of the other one; with 0 it would stop for good.
+            self._writer.transport.set_write_buffer_limits(high=1)
+        else:
+            self._socket.resume_reading()
+
+    async def _finish(self) -> None:
+        """Say under TLS that this was the end, or a client must take it for an attack.
+
+        There drain() returns while the socket's transport still holds the last piece.
+        """
+        if self._over_tls:
+            self._writer.close()
+            async with asyncio.timeout(self._config.write_timeout):
                 await self._writer.wait_closed()
+
+    @property
+    def _over_tls(self) -> bool:
+        return self._writer.get_extra_info("sslcontext") is not None
 
     async def _refuse(self, refused: Answer) -> None:
         await self._write(refused, last=True)
@@ -106,9 +142,7 @@ class Client:
                 return await self._refuse(refusal(error.error_status_hint))
             if request is None:
                 return None
-            # A body is never read: the connection ends instead.
-            bodiless = self._http.their_state is h11.DONE
-            if not bodiless:
+            if self._http.their_state is h11.SEND_BODY:  # it is never read: the connection ends
                 return await self._refuse(await answer(request))
             await self._write(await answer(request))
             if self._http.our_state is not h11.DONE:
@@ -171,7 +205,8 @@ class Client:
     async def _linger(self) -> None:
         """Let the client finish: closing on unread data would reset what it has yet to read."""
         with suppress(OSError):
-            self._writer.write_eof()
+            if self._writer.can_write_eof():
+                self._writer.write_eof()
         async with asyncio.timeout(LINGER):
             while await self._reader.read(CHUNK):
                 pass

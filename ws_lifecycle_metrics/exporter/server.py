@@ -11,6 +11,7 @@ from typing import Any
 from ..config import ExporterConfig
 from ..store.snapshot import Snapshot
 from ..telemetry.logs import log_fault
+from .access import Access
 from .client import MAX_HEADER, Answer, Client, Request, refusal
 from .live import Live
 from .pages import Pages
@@ -27,11 +28,13 @@ class Exporter:
 
     It changes nothing in the application, and tidies up after dead workers; only with
     `recycle_stuck` it sends signals. Everything that a client can make it do is bounded: size and
-    time of a request, time of a response, connections, collections.
+    time of a request, time of a response, connections, collections. Raises `ConfigError` for a
+    `web_config_file` that is not accepted.
     """
 
     def __init__(self, config: ExporterConfig) -> None:
         self.config = config
+        self.access = Access(config.web_config_file)
         self._live = Live(config)
         self._pages = Pages(config, self._live)
         self._watch = Watch(config, self._live)
@@ -62,6 +65,7 @@ class Exporter:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.access.close()
         self._live.close()
 
     async def __aenter__(self) -> Exporter:
@@ -72,13 +76,15 @@ class Exporter:
         await self.aclose()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.access.refresh()
         if len(self._served) < self.config.max_clients:
-            client = Client(self.config, reader, writer)
+            client = Client(self.config, self.access, reader, writer)
             own = _name(str((writer.get_extra_info("sockname") or ("",))[0]))
             self._spawn(self._served, client.serve(lambda request: self._answer(request, own)))
         elif len(self._refused) < MOST_REFUSED:
             full = refusal(503, "too many connections", Retry_After="1")
-            self._spawn(self._refused, Client(self.config, reader, writer).refuse(full))
+            client = Client(self.config, self.access, reader, writer)
+            self._spawn(self._refused, client.refuse(full))
         else:
             writer.transport.abort()
 
@@ -100,8 +106,11 @@ class Exporter:
         host = _name(authority)
         if not host or (host not in self._names and host != own):
             return refusal(421, "this Host is not served here; allowed_hosts adds names")
+        if not await self.access.admits(request.headers.get("authorization", "")):
+            return refusal(401, WWW_Authenticate='Basic realm="ws-lifecycle-metrics"')
         try:
-            return await self._pages.answer(request)
+            answer = await self._pages.answer(request)
+            return replace(answer, headers={**answer.headers, **self.access.headers})
         except Exception as error:  # noqa: BLE001  # a fault in one answer must not end the connection
             log_fault(error)
             return refusal(500)
