@@ -396,10 +396,7 @@ async def test_a_file_that_breaks_while_it_runs_changes_nothing_and_is_logged_on
     async with serving(web_config_file=path) as (_, http):
 
         async def status(password: str) -> int:
-            answer = await http.get(
-                "/healthz", auth=("alice", password), headers={"Connection": "close"}
-            )
-            return answer.status_code
+            return (await http.get("/healthz", auth=("alice", password))).status_code
 
         assert await status("open sesame") == 200
         for broken in ("basic_auth_users: {alice: hunter2}", "tls_server_config: [", None):

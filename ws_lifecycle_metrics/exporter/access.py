@@ -69,8 +69,7 @@ class Access:
         """What each response carries besides."""
         return {} if self._web is None else self._web.headers
 
-    def refresh(self) -> None:
-        """Read the files again if one of them changed."""
+    def _refresh(self) -> None:
         if self._path is None or all(_stamp(path) == was for path, was in self._stamps.items()):
             return
         try:
@@ -99,6 +98,7 @@ class Access:
 
         Nothing may have been read yet.
         """
+        self._refresh()
         web = self._web
         if web is None or web.tls is None:
             return
@@ -111,6 +111,7 @@ class Access:
 
     async def admits(self, authorization: str) -> bool:
         """Whether this Authorization header is that of a user, if users are asked for at all."""
+        self._refresh()
         users = {} if self._web is None else self._web.users
         if not users:
             return True

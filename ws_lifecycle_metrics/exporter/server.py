@@ -76,7 +76,6 @@ class Exporter:
         await self.aclose()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.access.refresh()
         if len(self._served) < self.config.max_clients:
             client = Client(self.config, self.access, reader, writer)
             own = _name(str((writer.get_extra_info("sockname") or ("",))[0]))
