@@ -57,6 +57,35 @@ async def client_complete(peer: Peer) -> None:
     peer.leave()
 
 
+async def two(peer: Peer, second: str, *, until: str) -> None:
+    """Subscribe to a source that waits for ever, and then to another one."""
+    await slow_one(peer)
+    peer.subscribe(f"subscription Second {{ {second} }}", id="2")
+    await peer.until(until)
+
+
+@script
+async def late_complete_of_another(peer: Peer) -> None:
+    await two(peer, "count(to: 1)", until="complete")
+    peer.complete("2")  # which has ended by itself
+    peer.leave(1006)
+
+
+@script
+async def complete_of_nothing(peer: Peer) -> None:
+    await slow_one(peer)
+    peer.complete("unheard-of")
+    peer.leave(1006)
+
+
+@script
+async def complete_of_one_of_two(peer: Peer) -> None:
+    await two(peer, "slow", until="next")
+    peer.complete("2")
+    await source_ended()
+    peer.leave(1006)
+
+
 @script
 async def client_disconnect(peer: Peer) -> None:
     await slow_one(peer)

@@ -47,6 +47,7 @@ STEPS: list[tuple[Any, str]] = [
     (Subscriptions, "_note"),
     (Subscriptions, "subscription_began"),
     (Subscriptions, "subscription_ended"),
+    (Subscriptions, "operation_began"),
     (Subscriptions, "operation_ended"),
     (Subscriptions, "end_reason"),
     (Operations, "get"),

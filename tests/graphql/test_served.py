@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import suppress
 from threading import Thread
 from types import SimpleNamespace
@@ -20,6 +21,8 @@ from ws_lifecycle_metrics.store.workers import existing
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from ws_lifecycle_metrics.integrations.asked import Request
 
     App = Callable[["Connection"], Awaitable[None]]
 
@@ -41,14 +44,19 @@ class Connection:
         assert served is not None
         self.served: Served = served
 
-    async def hear(self, kind: str) -> None:
-        """Receive a frame of this type."""
-        self.events.put_nowait({"type": "websocket.receive", "text": f'{{"type": "{kind}"}}'})
+    async def hear(self, kind: str, **more: Any) -> None:
+        """Receive a frame of this type, by default of the operation "1"."""
+        frame = {"id": "1", "type": kind, **more}
+        self.events.put_nowait({"type": "websocket.receive", "text": json.dumps(frame)})
         await self.receive()
 
-    def why(self) -> str:
-        """Return why an operation was broken off that no message of the application's explains."""
-        return self.served.end_reason(OTHERWISE)
+    def began(self) -> Request | None:
+        """Begin the next operation."""
+        return self.served.operation_began()
+
+    def why(self, request: Request | None) -> str:
+        """Return why it was broken off, which no message of the application's explains."""
+        return self.served.end_reason(request, OTHERWISE)
 
 
 def serve(books: Books, play: App) -> None:
@@ -85,51 +93,69 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return clock
 
 
-@pytest.mark.usefixtures("clock")
 def test_a_complete_of_what_has_ended_is_not_the_next_ones(books: Books):
     async def play(connection: Connection) -> None:
         await connection.hear("subscribe")
-        connection.served.operation_ended()
+        connection.served.operation_ended(connection.began())
         await connection.hear("complete")
         await connection.hear("subscribe")
-        assert connection.why() == OTHERWISE
+        assert connection.why(connection.began()) == OTHERWISE
 
     serve(books, play)
 
 
-@pytest.mark.usefixtures("clock")
 def test_a_complete_that_the_end_overtakes_is_not_the_next_ones(books: Books):
     async def play(connection: Connection) -> None:
         await connection.hear("subscribe")
+        first = connection.began()
         await connection.hear("complete")
-        connection.served.operation_ended()
+        connection.served.operation_ended(first)
         await connection.hear("subscribe")
-        assert connection.why() == OTHERWISE
+        assert connection.why(connection.began()) == OTHERWISE
 
     serve(books, play)
 
 
-@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("late", ["2", "of nobody", 2])
+def test_a_complete_is_that_of_its_own_operation(books: Books, late: object):
+    async def play(connection: Connection) -> None:
+        await connection.hear("subscribe")
+        first = connection.began()
+        await connection.hear("subscribe", id="2")
+        second = connection.began()
+        connection.served.operation_ended(second)
+        await connection.hear("complete", id=late)
+        assert connection.why(first) == OTHERWISE
+        await connection.hear("stop")
+        assert connection.why(first) == "client_complete"
+
+    serve(books, play)
+
+
 def test_an_operation_that_nobody_saw_asked_for_leaves_no_debt(books: Books):
     """Its message had the payload before the type, for example."""
 
     async def play(connection: Connection) -> None:
         await connection.hear("connection_init")
-        connection.served.operation_ended()
+        unseen = connection.began()
+        assert unseen is None
+        connection.served.operation_ended(unseen)
         await connection.hear("subscribe")
+        seen = connection.began()
         await connection.hear("complete")
-        assert connection.why() == "client_complete"
+        assert connection.why(unseen) == OTHERWISE
+        assert connection.why(seen) == "client_complete"
 
     serve(books, play)
 
 
 def test_what_never_began_is_forgotten_once_all_is_quiet(books: Books, clock: SimpleNamespace):
     async def play(connection: Connection) -> None:
-        await connection.hear("subscribe")
-        await connection.hear("complete")
+        await connection.hear("subscribe", id="0")
+        await connection.hear("complete", id="0")
         clock.now += NS + 1
-        await connection.hear("subscribe")
-        assert connection.why() == OTHERWISE
+        await connection.hear("connection_init")
+        assert connection.began() is None
 
     serve(books, play)
 
@@ -137,12 +163,10 @@ def test_what_never_began_is_forgotten_once_all_is_quiet(books: Books, clock: Si
 def test_what_runs_is_not_forgotten_however_quiet_it_is(books: Books, clock: SimpleNamespace):
     async def play(connection: Connection) -> None:
         await connection.hear("subscribe")
-        running = Running()
-        connection.served.subscription_began(running)
+        running = connection.began()
         clock.now += NS + 1
         await connection.hear("complete")
-        assert connection.why() == "client_complete"
-        connection.served.subscription_ended(running)
+        assert connection.why(running) == "client_complete"
 
     serve(books, play)
 
@@ -154,9 +178,9 @@ def test_a_receive_given_up_does_not_cancel_what_comes_later(books: Books):
         waiting.cancel()
         with suppress(asyncio.CancelledError):
             await waiting
-        assert connection.why() == "cancelled"
+        assert connection.why(None) == "cancelled"
         await connection.hear("subscribe")
-        assert connection.why() == OTHERWISE
+        assert connection.why(None) == OTHERWISE
 
     serve(books, play)
 
@@ -173,7 +197,7 @@ def test_what_outlives_its_connection_was_cancelled_and_is_forgotten(books: Book
     worker = existing(books.config)
     assert worker is not None
     assert len(worker.left) == 1
-    assert kept[0].why() == "cancelled"
+    assert kept[0].why(None) == "cancelled"
     kept[0].served.subscription_ended(running)
     assert not worker.left
 

@@ -9,7 +9,6 @@ the client sends, and keeps the connection's record for as long as subscriptions
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 import time
 from asyncio import AbstractEventLoop
@@ -22,6 +21,7 @@ from ..store import layout as at
 from ..store.layout import NS, GraphQLState
 from ..store.worker import Route, Worker
 from ..telemetry.logs import log_fault
+from .asked import BEGINNINGS, ENDS, Asked, Request, read_frame
 from .orphans import Orphan, Running
 
 if TYPE_CHECKING:
@@ -33,12 +33,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SUBPROTOCOLS = frozenset({"graphql-transport-ws", "graphql-ws"})
-
-# The type stands within the first characters of a frame, unless a payload comes before it; a
-# frame that ends an operation has no payload. What follows is never looked at.
-PREFIX = 200
-_TYPE = re.compile(r'"type"\s*:\s*"(connection_init|subscribe|start|complete|stop)"')
-_BEGINNINGS, _ENDS = frozenset({"subscribe", "start"}), frozenset({"complete", "stop"})
 
 
 class Served:
@@ -113,10 +107,14 @@ class Served:
     def subscription_ended(self, subscription: Running) -> None:
         """Note that a subscription on this connection has ended."""
 
-    def operation_ended(self) -> None:
+    def operation_began(self) -> Request | None:
+        """Note that an operation of any type begins; return what the client asked, if known."""
+        return None
+
+    def operation_ended(self, request: Request | None) -> None:
         """Note that an operation of any type is over, executed or not."""
 
-    def end_reason(self, otherwise: str) -> str:
+    def end_reason(self, request: Request | None, otherwise: str) -> str:
         """Return why an operation was broken off, as the connection knows it."""
         return otherwise
 
@@ -157,7 +155,6 @@ class Subscriptions(Served):
     __slots__ = (
         "_asked",
         "_cancelled",
-        "_completes",
         "_kept",
         "_noted_at",
         "_receive",
@@ -169,8 +166,8 @@ class Subscriptions(Served):
     def __init__(self, worker: Worker, outer: Served | None) -> None:
         super().__init__(worker, outer)
         self._running: dict[Running, None] = {}  # in the order in which they began
-        # What the client asked for and what has not come of it yet; a framework may read ahead.
-        self._asked = self._completes = self._noted_at = 0
+        self._asked = Asked()
+        self._noted_at = 0
         self._cancelled = False
         self._kept: tuple[Route, memoryview] | None = None
 
@@ -195,20 +192,19 @@ class Subscriptions(Served):
         text = message.get("text") if type(message) is dict else None
         if type(text) is not str:
             return
-        found = _TYPE.search(text, 0, PREFIX)
-        if found is None or '"payload"' in text[: found.start()]:
-            return  # in a payload anything may stand
-        kind, now = found[1], time.monotonic_ns()
+        found = read_frame(text)
+        if found is None:
+            return
+        (kind, id), now = found, time.monotonic_ns()
         if not self._running and now - self._noted_at > NS:
             # Frameworks do not begin what is subscribed and completed in one breath.
-            self._asked = self._completes = 0
+            self._asked.forget_waiting()
         self._noted_at = now
-        if kind in _ENDS:
-            # To end an operation that has ended by itself means nothing.
-            self._completes = min(self._completes + 1, self._asked)
+        if kind in ENDS:
+            self._asked.complete(id)
             return
-        if kind in _BEGINNINGS:
-            self._asked += 1
+        if kind in BEGINNINGS:
+            self._asked.subscribe(id)
             self._carry(text)
         record = self._record()
         if kind == "connection_init":
@@ -246,16 +242,19 @@ class Subscriptions(Served):
             self.worker.left.pop(record[at.SERIAL], None)
             route.give_back(record)
 
-    def operation_ended(self) -> None:
-        """Note that an operation of any type is over, executed or not."""
-        self._asked = max(0, self._asked - 1)
-        self._completes = min(self._completes, self._asked)
+    def operation_began(self) -> Request | None:
+        """Note that an operation of any type begins; return what the client asked, if known."""
+        return self._asked.begin()
 
-    def end_reason(self, otherwise: str) -> str:
+    def operation_ended(self, request: Request | None) -> None:
+        """Note that an operation of any type is over, executed or not."""
+        if request is not None:
+            self._asked.end(request)
+
+    def end_reason(self, request: Request | None, otherwise: str) -> str:
         """Return why an operation was broken off; `otherwise` where nothing here explains it."""
         # First what came first: a client that completes an operation often leaves at once.
-        if self._completes:
-            self._completes -= 1
+        if request is not None and request.completed:
             return "client_complete"
         conversation = self._conversation
         if conversation is not None and conversation.over:

@@ -111,25 +111,9 @@ class _Run:
     """One operation: what is known of it between the hooks."""
 
     __slots__ = (
-        "_began_at",
-        "_context",
-        "_errors",
-        "_event_errors",
-        "_events",
-        "_executed",
-        "_extension",
-        "_first_took",
-        "_here",
-        "_kind",
-        "_operation",
-        "_shared",
-        "_span",
-        "_steady",
-        "_undecided",
-        "_worker",
-        "is_subscription",
-        "served",
-        "task",
+        *("_began_at", "_context", "_errors", "_event_errors", "_events", "_executed"),
+        *("_extension", "_first_took", "_here", "_kind", "_operation", "_request", "_shared"),
+        *("_span", "_steady", "_undecided", "_worker", "is_subscription", "served", "task"),
     )
 
     def __init__(self, extension: LifecycleExtension, served: Served, shared: bool) -> None:
@@ -140,6 +124,7 @@ class _Run:
         # The operation's own: a shared extension is given another operation's later.
         self._context = extension.execution_context
         self._began_at = _now()
+        self._request = served.operation_began()
         self._kind: str | None = None
         self._operation: Operation | None = None
         self._worker = served.worker
@@ -235,7 +220,7 @@ class _Run:
         """Count the end; `how` is the class of the exception that came instead of a normal one."""
         took = _now() - self._began_at
         reason = self._reason(how)
-        self.served.run(self.served.operation_ended)
+        self.served.run(lambda: self.served.operation_ended(self._request))
         if not self._executed:
             self._learn_type()
             if reason in ("completed", "error") and not self._shared:
@@ -291,7 +276,8 @@ class _Run:
         if issubclass(how, Exception):
             return "error"
         # The consumer cancels what waits for a result, and closes what waits to hand one over.
-        return self.served.end_reason("consumer_gone" if how is GeneratorExit else "cancelled")
+        otherwise = "consumer_gone" if how is GeneratorExit else "cancelled"
+        return self.served.end_reason(self._request, otherwise)
 
 
 def _source_raised(result: Any) -> bool:
