@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import ssl
+import threading
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from tests.exporter.test_clients import ended
 from tests.exporter.traffic import asynchronous, open_connections
 from ws_lifecycle_metrics.config import ExporterConfig
 from ws_lifecycle_metrics.exporter import client, server
-from ws_lifecycle_metrics.exporter.access import Access
+from ws_lifecycle_metrics.exporter.access import MOST_GUESSES, RETRY, Access
 from ws_lifecycle_metrics.exporter.client import Answer, Client, Request
 
 if TYPE_CHECKING:
@@ -133,6 +134,48 @@ async def test_a_slow_reader_gets_all_over_tls(site: Site) -> None:
     assert received.partition(b"\r\n\r\n")[2] == body
 
 
+def ends_properly(port: int, context: ssl.SSLContext, request: bytes) -> bytes:
+    """Return the answer; raises unless TLS says that it was whole."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as raw,
+        context.wrap_socket(
+            raw, server_hostname="localhost", suppress_ragged_eofs=False
+        ) as encrypted,
+    ):
+        encrypted.sendall(request)
+        received = b""
+        while piece := encrypted.recv(65536):
+            received += piece
+        return received
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 9000 + b"\r\n\r\n", 431),
+        (b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n", 200),
+        (b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n", 200),
+    ],
+    ids=["no request", "too large", "with a body", "HTTP 1.0"],
+)
+@asynchronous
+async def test_whoever_is_refused_gets_all_over_tls(
+    serving: Serving,
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    request_: bytes,
+    status: int,
+) -> None:
+    monkeypatch.setattr(client, "LINGER", 0.1)
+    headers = {"Strict-Transport-Security": "max-age=60"}
+    path = site.write(http_server_config={"headers": headers})
+    async with serving(web_config_file=path) as (_, http):
+        answer = await asyncio.to_thread(ends_properly, http.base_url.port, site.client(), request_)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert b"Strict-Transport-Security: max-age=60" in answer
+
+
 @asynchronous
 async def test_above_the_bound_the_answer_is_503_over_tls(
     serving: Serving,
@@ -203,6 +246,7 @@ async def test_silent_handshakes_are_bounded_as_others_are(
         ({"client_auth_type": "RequireAndVerifyClientCert"}, ("prometheus.test",), True),
         ({"client_allowed_sans": ["prometheus.test", "::1"]}, ("prometheus.test",), True),
         ({"client_allowed_sans": ["prometheus.test", "::1"]}, ("::1",), True),
+        ({"client_allowed_sans": ["0:0:0:0:0:0:0:1"]}, ("::1",), True),
         ({"client_allowed_sans": ["prometheus.test", "::1"]}, ("a.test", "127.0.0.1"), False),
         ({"client_allowed_sans": ["prometheus.test"]}, ("other.prometheus.test",), False),
     ],
@@ -226,6 +270,20 @@ async def test_a_clients_certificate(
                 await https.get("/healthz")
         await https.aclose()
         await ended(exporter)
+
+
+@asynchronous
+async def test_the_authority_need_not_be_a_root(serving: Serving, site: Site) -> None:
+    child = site.authority.create_child_ca()
+    child.cert_pem.write_to_path(str(site.folder / "child.pem"))
+    tls = {"client_ca_file": "child.pem", "client_auth_type": "RequireAndVerifyClientCert"}
+    context = site.client()
+    child.issue_cert("prometheus.test").configure_cert(context)
+    async with (
+        serving(web_config_file=site.write(tls)) as (_, http),
+        over_tls(http, context) as https,
+    ):
+        assert (await https.get("/healthz")).status_code == 200
 
 
 @asynchronous
@@ -294,6 +352,8 @@ async def test_a_password_is_asked_for_on_every_page(
         "Basic !!!",
         "Basic /zo=",
         "Bearer YWxpY2U6b3BlbiBzZXNhbWU=",
+        "Digest YWxpY2U6b3BlbiBzZXNhbWU=",
+        "Basic YWxp!Y2U6b3BlbiBzZXNhbWU=",
         "YWxpY2U6b3BlbiBzZXNhbWU=",
         "Basic " + "A" * 7000,
         "Basic \xff",
@@ -333,6 +393,36 @@ async def test_a_proven_password_is_not_hashed_again(
         # Whoever does not exist costs the same time.
         assert (await http.get("/healthz", auth=("eve", "open sesame"))).status_code == 401
         assert hashed == [b"open sesame", b"wrong", b"wrong", b"open sesame"]
+
+
+@asynchronous
+async def test_guesses_wait_in_a_short_line_and_hold_up_nobody_else(
+    serving: Serving, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    check = bcrypt.checkpw
+
+    def slow(password: bytes, secret: bytes) -> bool:
+        assert threading.current_thread() is not threading.main_thread()
+        assert password == b"open sesame" or go.wait(20)
+        return check(password, secret)
+
+    monkeypatch.setattr(bcrypt, "checkpw", slow)
+    async with serving(web_config_file=site.write({}, basic_auth_users=USERS)) as (exporter, http):
+        good = ("alice", "open sesame")
+        assert (await http.get("/healthz", auth=good)).status_code == 200
+        guesses = [
+            asyncio.create_task(http.get("/healthz", auth=("alice", f"guess {n}")))
+            for n in range(MOST_GUESSES)
+        ]
+        while exporter.access._guesses < MOST_GUESSES:  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.01)
+        one_more = await http.get("/healthz", auth=("alice", "one more"))
+        assert (one_more.status_code, one_more.headers["Retry-After"]) == (503, "1")
+        assert (await http.get("/healthz", auth=good)).status_code == 200
+        go.set()
+        assert [(await guess).status_code for guess in guesses] == [401] * MOST_GUESSES
+        assert exporter.access._guesses == 0
 
 
 @asynchronous
@@ -384,8 +474,105 @@ async def test_certificates_and_users_are_renewed_while_it_runs(
         assert second.endswith(" 200")
         site.write(basic_auth_users={"alice": OTHER})
         assert await serial() == second.replace(" 200", " 401")
-        site.write()
-        assert await serial() == second
+    assert exporter.access._thread._shutdown
+
+
+@pytest.mark.parametrize("change", ["chmod", "rename"])
+def test_a_change_is_seen_whatever_it_leaves_as_it_was(site: Site, change: str) -> None:
+    access = Access(site.write({}, basic_auth_users={"alice": HASH}))
+    assert access.terms is None
+    read, status = access._web, os.stat(site.file)
+    if change == "chmod":  # who could not read it may now
+        site.file.chmod(0o600)
+    else:
+        other = site.folder / "other"
+        other.write_text(site.file.read_text())
+        os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+        other.rename(site.file)
+    assert access.terms is None  # looks
+    assert access._web is not read
+    access.close()
+
+
+def test_what_was_not_accepted_is_tried_again(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    now = 100.0
+    access = Access(site.write(), clock=lambda: now)
+    before = access.terms
+    site.write({"cert_file": "new.pem", "min_version": "TLS13"})
+    assert access.terms == before
+    now += RETRY + 1
+    assert access.terms == before  # not said again
+    (site.folder / "new.pem").write_bytes((site.folder / "cert.pem").read_bytes())
+    now += RETRY - 1
+    assert access.terms == before
+    now += 2
+    assert access.terms != before
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    (site.folder / "new.pem").unlink()
+    assert access.terms != before
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
+    access.close()
+
+
+GUARDED = {
+    "client_auth_type": "RequireAndVerifyClientCert",
+    "client_ca_file": "ca.pem",
+    "client_allowed_sans": ["prometheus.test"],
+}
+USERS = {"alice": HASH}
+
+
+@pytest.mark.parametrize(
+    ("tls", "users", "gone"),
+    [
+        ({}, {}, "tls_server_config, basic_auth_users, client_allowed_sans, client_auth_type"),
+        ({}, USERS, "tls_server_config, client_allowed_sans, client_auth_type"),
+        (GUARDED, {}, "basic_auth_users"),
+        (None, USERS, "client_allowed_sans, client_auth_type"),
+        ({**GUARDED, "client_allowed_sans": []}, USERS, "client_allowed_sans"),
+    ],
+)
+def test_a_file_that_would_open_what_was_closed_changes_nothing(
+    site: Site,
+    caplog: pytest.LogCaptureFixture,
+    tls: dict[str, Any] | None,
+    users: dict[str, str],
+    gone: str,
+) -> None:
+    """As a half-written one would."""
+    access = Access(site.write(GUARDED, basic_auth_users=USERS))
+    read = access._web
+    site.write(tls, basic_auth_users=users)
+    for _ in range(3):
+        assert access.encrypts
+        assert access.terms is not None
+        assert access._web is read
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"web_config_file takes away {gone}: restart for that; what was read before stays in force"
+    )
+    access.close()
+
+
+@asynchronous
+async def test_kept_connections_end_once_there_are_new_terms(serving: Serving, site: Site) -> None:
+    path = site.write({}, basic_auth_users=USERS)
+    auth = ("alice", "open sesame")
+    async with serving(web_config_file=path) as (_, http), over_tls(http, site.client()) as https:
+        assert (await http.get("/healthz", auth=auth)).status_code == 200
+        site.write(basic_auth_users=USERS)
+        with pytest.raises(httpx.RemoteProtocolError):  # from here on only TLS is spoken
+            await http.get("/healthz", auth=auth)
+        first = await https.get("/healthz", auth=auth)
+        site.issue()
+        site.write(basic_auth_users={**USERS, "bob": OTHER})
+        second = await https.get("/healthz", auth=("bob", "another"))
+        streams = [answer.extensions["network_stream"] for answer in (first, second)]
+        addresses = {stream.get_extra_info("client_addr") for stream in streams}
+        assert len(addresses) == 1  # neither a new certificate nor a new user ends it
+        site.write(GUARDED, basic_auth_users=USERS)
+        with pytest.raises((httpx.NetworkError, httpx.RemoteProtocolError)):
+            await https.get("/healthz", auth=auth)
 
 
 @asynchronous

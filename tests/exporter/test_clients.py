@@ -55,6 +55,8 @@ async def status_of(reader: asyncio.StreamReader) -> int:
         ("", 421),
         (":80", 421),
         ("[", 421),
+        ("[::1].evil.test", 421),
+        ("[::1]:80:80", 421),
     ],
 )
 @asynchronous

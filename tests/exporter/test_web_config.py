@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def test_everything_at_once(site: Site) -> None:
             "max_version": "TLS13",
         },
         http_server_config={"http2": False, "headers": {"X-Frame-Options": "deny"}},
-        basic_auth_users={"alice": HASH, "a b é": HASH.replace("2y", "2b")},
+        basic_auth_users={"alice": HASH, "a b é": HASH.replace("2y", "2x")},
     )
     web = load(Path(path))
     assert web.tls is not None
@@ -75,7 +76,16 @@ def test_defaults_of_tls(site: Site) -> None:
         ("[", "it is no YAML"),
         ("a: b: c", "it is no YAML: .* in line 1"),
         ("a\n\0", "it is no YAML"),
-        ("a: !!python/object:os.system {}", "it is no YAML: could not determine a constructor"),
+        ("a: !!python/object:os.system {}", "it is no YAML: ConstructorError in line 1"),
+        ("a: 1\nb: 2\na: 3", "it is no YAML: a key stands twice in line 3"),
+        ("basic_auth_users: {a: x, a: y}", "it is no YAML: a key stands twice in line 1"),
+        ("basic_auth_users: !!bool foo", "it is no YAML: KeyError"),
+        ("x: !!timestamp foo", "it is no YAML: AttributeError"),
+        ("x: !!int ''", "it is no YAML: IndexError"),
+        ("? [a, b]\n: c", "it is no YAML: ConstructorError in line 1"),
+        ("basic_auth_users: {alice: !hunter2 x}", "it is no YAML: ConstructorError in line 1"),
+        ("basic_auth_users: {alice: *hunter2}", "it is no YAML: ComposerError in line 1"),
+        ("basic_auth_users: {alice: !!bool hunter2}", "it is no YAML: KeyError"),
         ("a: 2001-99-99", "it is no YAML: ValueError"),
         ("[" * 5000, "it is no YAML: RecursionError"),
         ("7", "the file: accepted are the keys tls_server_config, http_server_config"),
@@ -94,6 +104,11 @@ def test_defaults_of_tls(site: Site) -> None:
         ("basic_auth_users: {alice: 7}", "basic_auth_users.alice: accepted is a bcrypt hash"),
         (f"basic_auth_users: {{a: {HASH[:-1]}}}", "basic_auth_users.a: accepted is a bcrypt"),
         (f"basic_auth_users: {{a: {HASH.replace('$10', '$99')}}}", "basic_auth_users.a: accepted"),
+        (f"basic_auth_users: {{a: {HASH.replace('2y', '2')}}}", "basic_auth_users.a: accepted"),
+        ("http_server_config: {http2: maybe}", "http_server_config.http2: accepted are true"),
+        ("http_server_config: {headers: {X-Frame-Options: foo}}", "accepted are deny, sameorigin"),
+        ("http_server_config: {headers: {X-Content-Type-Options: a}}", "accepted are nosniff"),
+        ("http_server_config: {headers: {X-XSS-Protection: é}}", "accepted is printable ASCII"),
         ("http_server_config: {http3: true}", "'http3' is not known; accepted are http2, headers"),
         ("http_server_config: {headers: {Server: x}}", "'Server' is not known; accepted are Con"),
         ('http_server_config: {headers: {X-Frame-Options: "a\\r\\nb"}}', "accepted is printable"),
@@ -118,7 +133,9 @@ def test_what_is_not_accepted_is_named(tmp_path: Path, text: str, named: str) ->
         ({"cert_file": 7}, "cert_file: accepted is the name of a file"),
         ({"cert_file": "a\0b"}, "cert_file: accepted is the name of a file"),
         ({"key_file": "missing.pem"}, "missing.pem: No such file or directory"),
-        ({"key_file": "."}, "Is a directory"),
+        ({"key_file": "."}, "accepted is a regular file"),
+        ({"key_file": "pipe"}, "pipe: accepted is a regular file"),
+        ({"key_file": "a\ud800"}, "key_file: accepted is the name of a file"),
         ({"cert_file": "web.yml"}, "key_file: (it is not in PEM format|NO_START_LINE)"),
         ({"key_file": "other.pem"}, "cert_file and key_file: KEY_VALUES_MISMATCH"),
         ({"key_file": "locked.pem"}, "cert_file and key_file: .*encrypted"),
@@ -133,6 +150,14 @@ def test_what_is_not_accepted_is_named(tmp_path: Path, text: str, named: str) ->
             "client_ca_file: ",
         ),
         ({"client_allowed_sans": ["a"]}, "client_allowed_sans: accepted with client_auth_type"),
+        (
+            {
+                "client_allowed_sans": ["a"],
+                "client_auth_type": "VerifyClientCertIfGiven",
+                "client_ca_file": "ca.pem",
+            },
+            "client_allowed_sans: accepted with client_auth_type",
+        ),
         ({"client_allowed_sans": "a"}, "client_allowed_sans: accepted is a list of names"),
         ({"client_allowed_sans": [7]}, "client_allowed_sans: accepted is a list of names"),
         ({"cipher_suites": []}, "'cipher_suites' is not known"),
@@ -141,6 +166,7 @@ def test_what_is_not_accepted_is_named(tmp_path: Path, text: str, named: str) ->
 def test_tls_that_is_not_accepted_is_named(site: Site, tls: dict[str, Any], named: str) -> None:
     other = site.authority.issue_cert("localhost").private_key_pem.bytes()
     (site.folder / "other.pem").write_bytes(other)
+    os.mkfifo(site.folder / "pipe")
     locked = serialization.load_pem_private_key(other, None).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -159,7 +185,8 @@ def too_large(path: Path) -> None:
     ("make", "why"),
     [
         (lambda _path: None, "No such file or directory"),
-        (Path.mkdir, "Is a directory"),
+        (Path.mkdir, "accepted is a regular file"),
+        (os.mkfifo, "accepted is a regular file"),
         (too_large, f"accepted are {MOST_BYTES} bytes"),
     ],
 )

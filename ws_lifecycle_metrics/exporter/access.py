@@ -7,10 +7,12 @@ import base64
 import hashlib
 import hmac
 import logging
+import math
 import os
 import secrets
 import ssl
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,13 +21,21 @@ from typing import TYPE_CHECKING
 from ..config import ConfigError
 
 if TYPE_CHECKING:
-    from .web_config import WebConfig
+    from .web_config import Terms, WebConfig
 
 EXTRA = "ws-lifecycle-metrics[web]"
 BCRYPT_READS = 72
 """Bytes of a password that bcrypt looks at."""
+MOST_GUESSES = 8
+"""Passwords that may wait to be hashed, which takes about a tenth of a second each."""
+RETRY = 5.0
+"""Seconds after which files that were not accepted are read again, changed or not."""
 
 logger = logging.getLogger("ws_lifecycle_metrics")
+
+
+class BusyError(Exception):
+    """Too many passwords wait to be hashed."""
 
 
 class Access:
@@ -33,13 +43,20 @@ class Access:
 
     The file and what it names are read anew when they change, so that certificates can be
     renewed and users removed while it runs. Raises `ConfigError` if the file is not accepted;
-    later such a file is logged, and what stood before stays.
+    later such a file is logged, and what stood before stays. So it does if the file would open
+    what was closed: it may be half written.
     """
 
-    def __init__(self, web_config_file: str = "") -> None:
+    def __init__(
+        self, web_config_file: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._path = Path(web_config_file).absolute() if web_config_file else None
         self._web: WebConfig | None = None
         self._stamps: dict[Path, object] = {}
+        self._refused = ""  # why the files were not accepted the last time
+        self._retry_at = math.inf
+        self._guesses = 0
         self._known: dict[str, bytes] = {}  # of each user the fingerprint of the proven password
         self._salt = secrets.token_bytes(32)
         # One: guesses wait for each other, and never for the collection or the watch.
@@ -62,55 +79,76 @@ class Access:
         web = self._web
         if web is None:
             return False
-        return bool(web.users) or (web.tls is not None and web.tls.verify_mode is ssl.CERT_REQUIRED)
+        return bool(web.users) or _verifies(web)
 
     @property
     def headers(self) -> Mapping[str, str]:
         """What each response carries besides."""
         return {} if self._web is None else self._web.headers
 
+    @property
+    def terms(self) -> Terms | None:
+        """On which terms clients must speak TLS now. Who began on others has to begin anew."""
+        self._refresh()
+        return None if self._web is None else self._web.terms
+
     def _refresh(self) -> None:
-        if self._path is None or all(_stamp(path) == was for path, was in self._stamps.items()):
+        if self._path is None or not self._is_due():
             return
         try:
             self._read(self._path)
         except ConfigError as error:
-            logger.error("%s; what was read before stays in force", error)
+            self._retry_at = self._clock() + RETRY
+            if str(error) != self._refused:
+                logger.error("%s; what was read before stays in force", error)
+            self._refused = str(error)
+        else:
+            logger.info("web_config_file: read anew")
+
+    def _is_due(self) -> bool:
+        if self._clock() >= self._retry_at:
+            return True
+        return any(_stamp(path) != was for path, was in self._stamps.items())
 
     def _read(self, path: Path) -> None:
         try:
             from .web_config import load
         except ImportError as error:
             raise ConfigError(f"web_config_file needs PyYAML: pip install '{EXTRA}'") from error
-        # Before they are read, so that a change meanwhile is seen the next time; kept if they are
-        # not accepted, so that this is said once.
+        # Before they are read, so that a change meanwhile is seen the next time.
         before = self._stamps = {known: _stamp(known) for known in (path, *self._stamps)}
         web = load(path)
         if web.users:
             _need_bcrypt()
-        self._web = web
+        if self._web is not None:
+            _check_still_guards(self._web, web)
+        self._web, self._refused, self._retry_at = web, "", math.inf
         self._stamps = {
             named: before[named] if named in before else _stamp(named) for named in web.files
         }
 
-    async def secure(self, writer: asyncio.StreamWriter) -> None:
-        """Begin TLS, if it is asked for; raises OSError if the client does not or may not.
+    async def secure(self, writer: asyncio.StreamWriter) -> Terms | None:
+        """Begin TLS, if it is asked for; return the terms. Nothing may have been read yet.
 
-        Nothing may have been read yet.
+        Raises OSError if the client does not begin it or may not come in.
         """
         self._refresh()
         web = self._web
         if web is None or web.tls is None:
-            return
+            return None
         await writer.start_tls(web.tls)
         if web.client_allowed_sans:
             peer = writer.get_extra_info("peercert") or {}
             names = {_as_san(value) for _, value in peer.get("subjectAltName", ())}
             if names.isdisjoint(map(_as_san, web.client_allowed_sans)):
                 raise PermissionError("none of the certificate's names is in client_allowed_sans")
+        return web.terms
 
     async def admits(self, authorization: str) -> bool:
-        """Whether this Authorization header is that of a user, if users are asked for at all."""
+        """Whether this Authorization header is that of a user, if users are asked for at all.
+
+        Raises `BusyError` where that would have to wait for too many others.
+        """
         self._refresh()
         users = {} if self._web is None else self._web.users
         if not users:
@@ -119,29 +157,58 @@ class Access:
         if given is None:
             return False
         name, password = given
-        # Whoever is unknown waits for a hash as well: the time must not tell which names exist.
+        # Whoever is unknown waits for a hash as well: where all have the same cost, the time does
+        # not tell which names exist.
         secret = users.get(name, next(iter(users.values())))
         fingerprint = self._fingerprint(secret, password)
         if name in users and hmac.compare_digest(self._known.get(name, b""), fingerprint):
             return True
-        loop = asyncio.get_running_loop()
-        right = await loop.run_in_executor(self._thread, _matches, password, secret)
-        if not right or name not in users:
+        if not await self._matches(password, secret) or name not in users:
             return False
         self._known[name] = fingerprint  # a scrape shall not cost a tenth of a second
         return True
+
+    async def _matches(self, password: bytes, secret: bytes) -> bool:
+        if self._guesses >= MOST_GUESSES:
+            raise BusyError
+        self._guesses += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, _matches, password, secret)
+        finally:
+            self._guesses -= 1
 
     def _fingerprint(self, secret: bytes, password: bytes) -> bytes:
         return hashlib.blake2b(secret + password, key=self._salt).digest()
 
 
+def _check_still_guards(before: WebConfig, after: WebConfig) -> None:
+    """Raise `ConfigError` for what lets in whom it kept out, but for certificates and users."""
+    gone = [
+        name
+        for name, had, has in (
+            ("tls_server_config", before.tls, after.tls),
+            ("basic_auth_users", before.users, after.users),
+            ("client_allowed_sans", before.client_allowed_sans, after.client_allowed_sans),
+            ("client_auth_type", _verifies(before), _verifies(after)),
+        )
+        if had and not has
+    ]
+    if gone:
+        raise ConfigError(f"web_config_file takes away {', '.join(gone)}: restart for that")
+
+
+def _verifies(web: WebConfig) -> bool:
+    return web.tls is not None and web.tls.verify_mode is ssl.CERT_REQUIRED
+
+
 def _stamp(path: Path) -> object:
-    """Return what changes when the file does."""
+    """Return what changes when the file does, or who may read it."""
     try:
         found = os.stat(path)
     except OSError as error:
         return error.errno
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _credentials(authorization: str) -> tuple[str, bytes] | None:

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import h11
 
 from ..config import ExporterConfig
 from ..telemetry.logs import log_fault
 from .access import Access
+
+if TYPE_CHECKING:
+    from .web_config import Terms
 
 MAX_HEADER = 8192
 CHUNK = 65536
@@ -75,6 +78,7 @@ class Client:
         self._writer = writer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER)
         self._begun = False
+        self._terms: Terms | None = None  # on which it speaks TLS
         self._head = False  # the request is one for the header alone
         # So that drain() waits until the kernel has all, and a slow reader is noticed.
         writer.transport.set_write_buffer_limits(high=0)
@@ -107,9 +111,9 @@ class Client:
 
     async def _begin(self) -> None:
         async with asyncio.timeout(self._config.header_timeout):
-            await self._access.secure(self._writer)
+            self._terms = await self._access.secure(self._writer)
         self._begun = True
-        if self._over_tls:
+        if self._terms is not None:
             # This transport is on top of the other one; with 0 it would stop for good.
             self._writer.transport.set_write_buffer_limits(high=1)
         else:
@@ -120,14 +124,10 @@ class Client:
 
         There drain() returns while the socket's transport still holds the last piece.
         """
-        if self._over_tls:
+        if self._terms is not None:
             self._writer.close()
             async with asyncio.timeout(self._config.write_timeout):
                 await self._writer.wait_closed()
-
-    @property
-    def _over_tls(self) -> bool:
-        return self._writer.get_extra_info("sslcontext") is not None
 
     async def _refuse(self, refused: Answer) -> None:
         await self._write(refused, last=True)
@@ -140,7 +140,7 @@ class Client:
                 request = await self._next_request(deadline)
             except h11.RemoteProtocolError as error:
                 return await self._refuse(refusal(error.error_status_hint))
-            if request is None:
+            if request is None or self._access.terms != self._terms:
                 return None
             if self._http.their_state is h11.SEND_BODY:  # it is never read: the connection ends
                 return await self._refuse(await answer(request))
@@ -181,6 +181,7 @@ class Client:
             "Content-Length": str(len(answer.body)),
             **SAFETY,
             **answer.headers,
+            **self._access.headers,
             **({"Connection": "close"} if last else {}),
         }
         head = h11.Response(
@@ -207,6 +208,7 @@ class Client:
         with suppress(OSError):
             if self._writer.can_write_eof():
                 self._writer.write_eof()
-        async with asyncio.timeout(LINGER):
-            while await self._reader.read(CHUNK):
-                pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while await self._reader.read(CHUNK):
+                    pass

@@ -11,13 +11,14 @@ from typing import Any
 from ..config import ExporterConfig
 from ..store.snapshot import Snapshot
 from ..telemetry.logs import log_fault
-from .access import Access
+from .access import Access, BusyError
 from .client import MAX_HEADER, Answer, Client, Request, refusal
 from .live import Live
 from .pages import Pages
 from .watch import Watch
 
 ABSOLUTE = re.compile(r"https?://([^/?#@]*)([/?#].*)?", re.IGNORECASE)
+BRACKETED = re.compile(r"\[([^][]*)\](?::[0-9]*)?")
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 MOST_REFUSED = 64
 """Clients beyond the bound that may be reading their 503 at once; more are cut off."""
@@ -105,11 +106,12 @@ class Exporter:
         host = _name(authority)
         if not host or (host not in self._names and host != own):
             return refusal(421, "this Host is not served here; allowed_hosts adds names")
-        if not await self.access.admits(request.headers.get("authorization", "")):
-            return refusal(401, WWW_Authenticate='Basic realm="ws-lifecycle-metrics"')
         try:
-            answer = await self._pages.answer(request)
-            return replace(answer, headers={**answer.headers, **self.access.headers})
+            if not await self.access.admits(request.headers.get("authorization", "")):
+                return refusal(401, WWW_Authenticate='Basic realm="ws-lifecycle-metrics"')
+            return await self._pages.answer(request)
+        except BusyError:
+            return refusal(503, "too many passwords at once", Retry_After="1")
         except Exception as error:  # noqa: BLE001  # a fault in one answer must not end the connection
             log_fault(error)
             return refusal(500)
@@ -117,8 +119,8 @@ class Exporter:
 
 def _name(host: str) -> str:
     """Return the name in a Host header or in an option, without brackets and port."""
-    if host.startswith("["):
-        host = host[1:].partition("]")[0]
+    if bracketed := BRACKETED.fullmatch(host):
+        host = bracketed[1]
     elif host.count(":") == 1:
         host = host.partition(":")[0]
     return host.rstrip(".").lower()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,17 +25,21 @@ CLIENTS = {
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
-HEADERS = (
-    "Content-Security-Policy",
-    "Strict-Transport-Security",
-    "X-Content-Type-Options",
-    "X-Frame-Options",
-    "X-XSS-Protection",
-)
-BCRYPT = re.compile(r"\$2[abxy]?\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
+HEADERS: Mapping[str, tuple[str, ...]] = {
+    "Content-Security-Policy": (),
+    "Strict-Transport-Security": (),
+    "X-Content-Type-Options": ("nosniff",),
+    "X-Frame-Options": ("deny", "sameorigin"),
+    "X-XSS-Protection": (),
+}
+"""What each accepts; nothing: any text."""
+BCRYPT = re.compile(r"\$2[abxy]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
 MOST_BYTES = 1 << 20
 
 T = TypeVar("T")
+
+
+Terms = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,8 @@ class WebConfig:
     tls: ssl.SSLContext | None = None
     client_allowed_sans: frozenset[str] = frozenset()
     """Names of which a client's certificate must have one; empty: any."""
+    terms: Terms | None = None
+    """On which terms clients speak TLS; None: they do not."""
     users: Mapping[str, bytes] = field(default_factory=dict)
     """The bcrypt hash of each user's password; empty: nobody is asked."""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -65,6 +72,8 @@ class _BadValueError(ValueError):
 
 def _read(path: Path) -> bytes:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for its writer
+            raise _BadValueError(f"{safe_label(str(path))}: accepted is a regular file")
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
@@ -74,13 +83,28 @@ def _read(path: Path) -> bytes:
     return data
 
 
+class _Loader(yaml.SafeLoader):
+    """Takes a key that stands twice for a mistake, where PyYAML would take the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(problem_mark=key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _parsed(text: bytes) -> object:
+    # Never what PyYAML says of it: its texts have parts of the file, where passwords may stand.
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
+        kind = "a key stands twice" if error.problem is None else type(error).__name__
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise _BadValueError(f"it is no YAML: {error.problem}{line}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _BadValueError(f"it is no YAML: {kind}{line}") from None
+    except Exception as error:  # noqa: BLE001  # PyYAML raises whatever a bad scalar leads to
         raise _BadValueError(f"it is no YAML: {type(error).__name__}") from None
 
 
@@ -92,6 +116,7 @@ def _web_config(path: Path, found: object) -> WebConfig:
     return WebConfig(
         tls=tls.context if tls else None,
         client_allowed_sans=frozenset(tls.allowed) if tls else frozenset(),
+        terms=tls.terms() if tls else None,
         users=MappingProxyType(_users(parts.get("basic_auth_users"))),
         headers=MappingProxyType(_headers(parts.get("http_server_config"))),
         files=(path, *(tls.files if tls else ())),
@@ -141,6 +166,16 @@ class _Tls:
         )
         self._verify_clients(authority)
 
+    def terms(self) -> Terms:
+        """Return what a client has to fulfil: all but the server's own certificate."""
+        names, tls = tuple(self.allowed), self.context
+        return (
+            tls.minimum_version,
+            tls.verify_mode,
+            names,
+            tuple(tls.get_ca_certs(binary_form=True)),
+        )
+
     def _verify_clients(self, authority: Path | None) -> None:
         mode = self._one_of("client_auth_type", CLIENTS, "NoClientCert")
         if (mode is ssl.CERT_NONE) is not (authority is None):
@@ -154,6 +189,7 @@ class _Tls:
                 "accepted with client_auth_type RequireAndVerifyClientCert"
             )
         if authority is not None:
+            self.context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it need not be a root
             self._load("client_ca_file", lambda: self.context.load_verify_locations(authority))
         self.context.verify_mode = mode
 
@@ -161,7 +197,7 @@ class _Tls:
         name = self._found.get(key)
         if name is None:
             return None
-        if not isinstance(name, str) or not name or "\0" in name:
+        if not isinstance(name, str) or not name or not name.isprintable():
             raise _BadValueError(f"tls_server_config.{key}: accepted is the name of a file")
         path = self._home / name
         if not path.is_file() or not os.access(path, os.R_OK):
@@ -211,11 +247,14 @@ def _users(found: object) -> dict[str, bytes]:
 
 def _headers(found: object) -> dict[str, str]:
     # http2 is read and not heeded: clients fall back to HTTP/1.1, which is all that is spoken here.
-    given = _table("http_server_config", found, ("http2", "headers")).get("headers")
-    headers = _table("http_server_config.headers", given, HEADERS)
+    config = _table("http_server_config", found, ("http2", "headers"))
+    if type(config.get("http2", True)) is not bool:
+        raise _BadValueError("http_server_config.http2: accepted are true and false")
+    headers = _table("http_server_config.headers", config.get("headers"), tuple(HEADERS))
     for name, value in headers.items():
+        where, accepted = f"http_server_config.headers.{name}", HEADERS[name]
         if not isinstance(value, str) or not value.isascii() or not value.isprintable():
-            raise _BadValueError(
-                f"http_server_config.headers.{name}: accepted is printable ASCII text"
-            )
+            raise _BadValueError(f"{where}: accepted is printable ASCII text")
+        if value and accepted and value.lower() not in accepted:
+            raise _BadValueError(f"{where}: accepted are {', '.join(accepted)}")
     return {name: value for name, value in headers.items() if value}
