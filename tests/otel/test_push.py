@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 from click.testing import CliRunner
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 
 from tests.otel.collector import HOST, Receiver, eventually, free_port
@@ -16,7 +19,7 @@ from tests.otel.conftest import sidecar
 from tests.otel.samples import from_prometheus
 from ws_lifecycle_metrics import ConfigError
 from ws_lifecycle_metrics.cli import cli
-from ws_lifecycle_metrics.telemetry import otlp
+from ws_lifecycle_metrics.telemetry import logs, otlp
 from ws_lifecycle_metrics.telemetry.otlp import MAX_ANSWER, Pusher
 
 
@@ -50,9 +53,9 @@ def failed() -> float:
     return sum(w[0] for (_, labels), w in counted_here().items() if labels == ("failed",))
 
 
-def refuse(status):
+def refuse(status, reason=None):
     def answer(request):
-        request.send_response(status)
+        request.send_response(status, reason)
         request.send_header("content-length", "0")
         request.end_headers()
 
@@ -85,6 +88,43 @@ def test_a_collector_that_refuses_costs_the_push_alone(tmp_path, monkeypatch, re
     assert failed() == before + 1
     receiver.answer = None
     assert made.push()
+
+
+def partly(rejected):
+    def answer(request):
+        said = ExportMetricsServiceResponse()
+        said.partial_success.rejected_data_points = rejected
+        said.partial_success.error_message = "no" * (not rejected)  # a warning alone is none
+        body = said.SerializeToString()
+        request.send_response(200)
+        request.send_header("content-length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (refuse(307), "redirects elsewhere (307)"),
+        (refuse(304), "redirects elsewhere (304)"),
+        (partly(7), "rejected 7 data points"),
+        (partly(0), ""),
+        (refuse(400, "no\x1b[31m"), r"no\x1b[31m"),
+    ],
+    ids=["redirected", "not modified", "rejected", "warned", "hostile"],
+)
+def test_a_collector_that_answers_need_not_have_taken_it(
+    tmp_path, monkeypatch, receiver, caplog, answer, why
+):
+    before = failed()
+    monkeypatch.setattr(logs, "_limit", type(logs._limit)())
+    receiver.answer = answer
+    assert pusher(tmp_path, monkeypatch, receiver.url).push() is (not why)
+    assert failed() == before + bool(why)
+    assert why in caplog.text
+    assert "\x1b" not in caplog.text
 
 
 def test_a_collector_that_is_down_costs_the_push_alone(tmp_path, monkeypatch):

@@ -8,15 +8,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import requests
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from ..catalog import OTLP_PUSHES
 from ..config import Config, ConfigError
+from ..labels import safe_label
 from ..store.snapshot import Snapshot, Source
 from ..store.totals import count_here
 from .logs import log_push_failed
@@ -52,11 +58,18 @@ def resource(service: str) -> Resource:
     return Resource.create({name: value for name, value in ours.items() if name not in theirs})
 
 
+class NotTakenError(requests.RequestException):
+    """A collector has answered, and yet not taken what it was sent."""
+
+
 class BoundedSession(requests.Session):
-    """Reads no more of an answer than a collector has to say, however long it is."""
+    """Reads no more of an answer than a collector has to say, and believes it only as far.
+
+    The exporter takes a redirection, which it doesn't follow, and a partial success for success.
+    """
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
-        """Send a request and read its answer, as far as MAX_ANSWER."""
+        """Send a request and read its answer, as far as MAX_ANSWER; raises `NotTakenError`."""
         response = super().send(request, **{**options, "stream": True})
         body = b""
         deadline = time.monotonic() + CLOSE_SECONDS
@@ -66,7 +79,19 @@ class BoundedSession(requests.Session):
                 break
         response.close()
         response._content = body  # what `content` gives; it would read the rest otherwise
+        response.reason = safe_label(str(response.reason))  # the exporter logs it
+        if response.is_redirect or 300 <= response.status_code < 400:
+            raise NotTakenError(f"the collector redirects elsewhere ({response.status_code})")
+        if rejected := _rejected(body):
+            raise NotTakenError(f"the collector rejected {rejected} data points")
         return response
+
+
+def _rejected(body: bytes) -> int:
+    with suppress(DecodeError):  # JSON, or nothing of the protocol at all
+        answer = ExportMetricsServiceResponse.FromString(body)
+        return int(answer.partial_success.rejected_data_points)
+    return 0
 
 
 class Pusher:
