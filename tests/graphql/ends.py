@@ -50,6 +50,14 @@ async def source_raises(peer: Peer) -> None:
 
 
 @script
+async def fields_fail_in_every_result(peer: Peer) -> None:
+    await peer.initialised()
+    peer.subscribe("subscription Broken { brokenFields { n } }")
+    await peer.until("complete")
+    peer.leave()
+
+
+@script
 async def client_complete(peer: Peer) -> None:
     await slow_one(peer)
     peer.complete()

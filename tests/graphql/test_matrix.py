@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 REASONS: dict[str, dict[str, int]] = {
     "natural end": {"completed": 1},
     "source raises": {"error": 1},
+    "fields fail in every result": {"completed": 1},
     "client complete": {"client_complete": 1},
     "client disconnect": {"disconnected": 1},
     "late complete of another": {"completed": 1, "disconnected": 1},

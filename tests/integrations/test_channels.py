@@ -50,6 +50,7 @@ def router() -> Any:
             path("chat/<slug:room>/", consumer),
             re_path(r"^ws/(?P<name>\w+)/$", consumer),
             path("nested/<str:tenant>/", nested),
+            path("nested/<str:tenant>/after/", consumer),
             path("raw/", plain),
             path("", consumer),
         ]
@@ -68,6 +69,7 @@ PATHS = {
     "/ws/name/": r"^ws/(?P<name>\w+)/$",
     "/nested/acme/room/7/": "nested/<str:tenant>/room/<int:id>/",
     "/nested/acme/lobby/": "nested/<str:tenant>/lobby/",
+    "/nested/acme/after/": "nested/<str:tenant>/after/",
     "/raw/": "raw/",
 }
 

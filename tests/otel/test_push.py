@@ -79,6 +79,14 @@ def test_it_pushes_each_period_and_once_more_at_the_end(tmp_path, monkeypatch, r
     assert len(receiver.metrics) == counted
 
 
+def test_the_last_push_does_not_wait_for_its_period(tmp_path, monkeypatch, receiver):
+    made = pusher(tmp_path, monkeypatch, receiver.url)
+    made.start()
+    eventually(lambda: receiver.metrics, "the first push")
+    assert made.close()
+    assert len(receiver.metrics) == 2
+
+
 @pytest.mark.parametrize("status", [400, 401, 404, 500])
 def test_a_collector_that_refuses_costs_the_push_alone(tmp_path, monkeypatch, receiver, status):
     before = failed()
@@ -243,6 +251,12 @@ def test_another_protocol_is_refused_by_name(tmp_path, monkeypatch, name):
     result = CliRunner().invoke(cli, ["serve", "--otlp", "--directory", str(tmp_path)])
     assert result.exit_code == 2
     assert f"{name}='grpc'" in result.output
+
+
+def test_the_protocol_of_metrics_goes_before_the_general_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/protobuf")
+    Pusher("push", str(tmp_path), exporter=Keeps())
 
 
 def test_the_resource_can_be_named_from_outside(monkeypatch):
