@@ -69,6 +69,22 @@ async def silent(scope, receive, send):
         await asyncio.sleep(60)
 
 
+class SlowLater:
+    """Answer the first handshake at once, and each later one after a second."""
+
+    def __init__(self):
+        self.opened = 0
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "websocket":
+            self.opened += 1
+            await asyncio.sleep(self.opened > 1)
+        await echo(scope, receive, send)
+
+
+slow_later = SlowLater()
+
+
 async def refusing(scope, receive, send):
     """Refuse every operation, with a message that is bad for a terminal."""
     if scope["type"] != "websocket":

@@ -130,6 +130,16 @@ def test_a_framework_raises_before_a_send_after_its_close_breaks_the_rule():
     assert found(framework) == {"app.exception"}
 
 
+def test_an_application_that_answers_after_the_client_has_left_is_blamed(monkeypatch):
+    monkeypatch.setattr("ws_lifecycle_metrics.conformance.application.ANSWER_SECONDS", 0.5)
+    ids = ("open-and-close", "text")
+    # This server takes an accept that nobody waits for any more.
+    server = "uvicorn-websockets"
+    run = tried("tests.conformance.apps:slow_later", Approach(), *ids, server=server)
+    by_id = {result.scenario: result.findings for result in run.results}
+    assert by_id == {"open-and-close": (), "text": ("app.handshake-unanswered",)}
+
+
 @pytest.mark.slow
 def test_an_application_that_does_not_end_is_blamed(monkeypatch):
     monkeypatch.setattr("ws_lifecycle_metrics.conformance.application.SETTLE", 1.0)

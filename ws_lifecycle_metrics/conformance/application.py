@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..protocol import Party
 from .client import Client
 from .frames import Frame
-from .play import Entries, Player, left_at, server_findings, timeline, unended, waits_for
-from .result import Result, is_finding, rule
+from .judgement import judge, not_reached
+from .play import Entries, Player, timeline, unended, waits_for
+from .result import Result
 from .trials import Trial
 
 ANSWER_SECONDS = 8.0
@@ -92,7 +92,7 @@ async def run_trial(player: Player, trial: Trial, approach: Approach) -> Result:
     logs = [await _log(player, run) for run in runs]
     exited = player.running.exited()
     pairs = zip(logs, clients, strict=True)
-    findings = [id for log, peer in pairs for id in _judge(log, peer, exited)]
+    findings = [id for log, peer in pairs for id in judge(log, peer.seen, exited)]
     if player.running.exited() and not trial.fresh:
         raise CannotRun(f"the server's process ended during {trial.id!r}: {_last_line(player)}")
     if not trial.fresh and not await asyncio.to_thread(player.running.answers, ANSWER_SECONDS):
@@ -136,49 +136,10 @@ def _last_line(player: Player) -> str:
     return lines[-1].strip()[:200] if lines else "it printed nothing"
 
 
-def _judge(entries: Entries, client: ListeningClient, exited: bool) -> Iterable[str]:
-    """Name the rules that either party broke, silence included."""
-    yield from (
-        id
-        for entry in entries
-        for id in entry["rules"]
-        if rule(id).party is Party.APP and is_finding(id)
-    )
-    yield from server_findings(entries, left_at(client.seen))
-    yield from (seen.rule for seen in client.seen if seen.rule == "server.illegal-frame")
-    unanswered = any(seen.rule == "server.handshake-unanswered" for seen in client.seen)
-    if unanswered:
-        answered = any(entry["what"] == "sent" for entry in entries)
-        yield "server.handshake-unanswered" if answered else "app.handshake-unanswered"
-    if entries and unended(entries) and not unanswered:
-        yield from _who_waits(entries, exited)
-
-
-def _who_waits(entries: Entries, exited: bool) -> Iterable[str]:
-    """Name who keeps an application from ending whose client is gone."""
-    waits = waits_for(entries)
-    told = any(
-        entry["what"] == "received" and entry["event"] == "websocket.disconnect"
-        for entry in entries
-    )
-    if waits == "send":
-        yield "server.send-never-returns"
-    elif waits == "receive" and not told:
-        yield "server.disconnect-not-delivered"
-    elif not exited:  # else it was told, and ended with its process
-        yield "app.never-ends"
-
-
 def check_first(result: Result, approach: Approach) -> None:
     """Raise `CannotRun` if the first trial shows that no other can tell anything."""
-    texts = [line.text for line in result.timeline if line.side == "client"]
-    answer = next((t for t in texts if t.startswith("answer ")), "")
-    raised = any(line.text.startswith("raised") for line in result.timeline)
-    if "app.handshake-unanswered" in result.findings:
-        raise CannotRun(f"the application did not answer the handshake on {approach.path} in time")
-    if answer and answer != "answer 101":
-        why = "after an exception of the application's" if raised else "is --path right?"
-        raise CannotRun(f"{approach.path} was refused ({answer.partition(' ')[2]}); {why}")
+    if why := not_reached(result, approach.path):
+        raise CannotRun(why)
 
 
 def shared_and_fresh(trials: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:

@@ -148,7 +148,7 @@ _RULES: Final = (
     ),
     _app(
         "handshake-unanswered",
-        "the application neither accepts nor rejects",
+        "the application neither accepts nor rejects in time",
         "ASGI WebSocket, Connect: the event is answered by an accept or a close",
         "answer before any slow work, or reject",
     ),
