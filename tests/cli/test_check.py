@@ -86,6 +86,7 @@ def test_servers_are_judged_without_a_target() -> None:
         (("--ignore", "app.nope"), "no rule is called 'app.nope'"),
         (("--ignore", "zzz"), "'zzz'; 'ws-lifecycle-metrics rules' lists those of the protocol"),
         (("tests.conformance.apps:echo", "--path", "text/a"), "'text/a': a path begins with '/'"),
+        (("tests.conformance.apps:echo", "--query", "{ a }"), "--query needs a --subprotocol of"),
         (("--output", "/no/such/place", "--scenario", "accept"), "cannot write /no/such/place"),
     ],
     ids=[
@@ -100,7 +101,7 @@ def test_servers_are_judged_without_a_target() -> None:
             "no-scenario",
             "part-scenario",
         ),
-        *("rule", "no-rule", "path", "output"),
+        *("rule", "no-rule", "path", "query", "output"),
     ],
 )
 def test_bad_input_is_one_line_and_two(arguments: tuple[str, ...], line: str) -> None:

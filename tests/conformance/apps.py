@@ -69,6 +69,41 @@ async def silent(scope, receive, send):
         await asyncio.sleep(60)
 
 
+class Once:
+    """Take the first connection, and refuse each later one."""
+
+    def __init__(self):
+        self.opened = 0
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "websocket":
+            self.opened += 1
+        await (rejecting if self.opened > 1 else echo)(scope, receive, send)
+
+
+once = Once()
+
+
+class OneAtATime:
+    """Refuse whoever comes while another is there."""
+
+    def __init__(self):
+        self.busy = False
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "websocket" or self.busy:
+            await rejecting(scope, receive, send)
+            return
+        self.busy = True
+        try:
+            await echo(scope, receive, send)
+        finally:
+            self.busy = False
+
+
+one_at_a_time = OneAtATime()
+
+
 class SlowLater:
     """Answer the first handshake at once, and each later one after a second."""
 

@@ -130,6 +130,29 @@ def test_a_framework_raises_before_a_send_after_its_close_breaks_the_rule():
     assert found(framework) == {"app.exception"}
 
 
+@pytest.mark.parametrize("id", ["sigterm", "reset-in-handshake"])
+def test_where_nobody_is_taken_no_trial_is_clean(id):
+    run = tried("tests.conformance.apps:rejecting", Approach(), id)
+    assert run.failed == "/ was refused (403); is --path right?"
+    assert Report(target="x", servers=(run,)).exit_code == 2
+
+
+def test_a_trial_whose_handshake_is_refused_could_not_run():
+    run = tried("tests.conformance.apps:once", Approach(), "open-and-close", "text", "at-once")
+    unclear = {result.scenario: result.unclear for result in run.results}
+    why = "the handshake was refused (403)"
+    assert unclear == {"open-and-close": "", "text": why, "at-once": why}
+
+
+def test_an_application_may_refuse_some_of_many():
+    run = tried("tests.conformance.apps:one_at_a_time", Approach(), "at-once")
+    assert found(run) == set()
+    (result,) = run.results
+    answers = {line.text for line in result.timeline if line.text.startswith("answer")}
+    assert answers == {"answer 101", "answer 403"}
+    assert result.verdict == "conforms"
+
+
 def test_an_application_that_answers_after_the_client_has_left_is_blamed(monkeypatch):
     monkeypatch.setattr("ws_lifecycle_metrics.conformance.application.ANSWER_SECONDS", 0.5)
     ids = ("open-and-close", "text")

@@ -126,8 +126,10 @@ def _application(
 ) -> list[ServerRun]:
     from ..conformance.application import Approach, CannotRun
     from ..conformance.check import try_application
-    from ..conformance.trials import trials_for
+    from ..conformance.trials import GRAPHQL, trials_for
 
+    if options["query"] and options["subprotocol"] not in GRAPHQL:
+        raise Refused(f"--query needs a --subprotocol of GraphQL's: {' or '.join(GRAPHQL)}")
     trials = trials_for(str(options["subprotocol"]), str(options["query"]))
     wanted = _known_ids(tuple(options["only"]), [trial.id for trial in trials])
     trials = tuple(trial for trial in trials if trial.id in wanted)

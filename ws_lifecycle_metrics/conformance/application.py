@@ -45,12 +45,14 @@ class ListeningClient(Client):
     """A client that demands nothing: it opens, listens for a while, and leaves."""
 
     subprotocol: str = ""
+    refused: str = ""
 
     async def do_try_open(self) -> None:
         """Open; a refusal ends the script."""
         offered = (self.subprotocol,) if self.subprotocol else ()
         await self.do_open(-1, subprotocols=offered, within=ANSWER_SECONDS)
         if self.status != 101:
+            self.refused = str(self.status or "no answer")
             raise ConnectionRefusedError
 
     async def do_listen(self, seconds: float = 0.4) -> None:
@@ -93,6 +95,9 @@ async def run_trial(player: Player, trial: Trial, approach: Approach) -> Result:
     exited = player.running.exited()
     pairs = zip(logs, clients, strict=True)
     findings = [id for log, peer in pairs for id in judge(log, peer.seen, exited)]
+    refused = {client.refused for client in clients}
+    # Some of many may be refused: an application may have a limit. All: nothing was tried.
+    untried = not findings and all(refused)
     if player.running.exited() and not trial.fresh:
         raise CannotRun(f"the server's process ended during {trial.id!r}: {_last_line(player)}")
     if not trial.fresh and not await asyncio.to_thread(player.running.answers, ANSWER_SECONDS):
@@ -102,6 +107,7 @@ async def run_trial(player: Player, trial: Trial, approach: Approach) -> Result:
         scenario=trial.id,
         title=trial.sentence,
         findings=tuple(dict.fromkeys(findings)),
+        unclear=f"the handshake was refused ({', '.join(sorted(refused))})" if untried else "",
         timeline=timeline(
             began, [e for log in logs for e in log], [s for c in clients for s in c.seen]
         ),

@@ -26,7 +26,7 @@ from .process import StartError, start
 from .result import Result, ServerRun
 from .script import Scenario
 from .servers import ServerKind
-from .trials import Trial
+from .trials import PROBE, Trial
 
 SERVED = "ws_lifecycle_metrics.conformance.served:app"
 Progress = Callable[[str, str], object]
@@ -158,6 +158,9 @@ def _try_all(
     shared, fresh = shared_and_fresh(trials)
     refused: str | None = None
     with serving(chosen, target) as player:
+        if trials and not (shared and shared[0].tells_who_is_taken):
+            # What is chosen would not notice that the application takes nobody.
+            check_first(asyncio.run(run_trial(player, PROBE, approach)), approach)
         for trial in shared:
             if trial.operation and refused is None:  # one for all: they run the same
                 refused = asyncio.run(refusal(player, approach, trial.operation))
@@ -165,7 +168,7 @@ def _try_all(
                 yield _unplayed(chosen, trial, refused)
                 continue
             result = asyncio.run(run_trial(player, trial, approach))
-            if trial is shared[0]:
+            if trial is shared[0] and trial.tells_who_is_taken:
                 check_first(result, approach)
             yield result
     for trial in fresh:

@@ -31,6 +31,11 @@ class Trial:
         """What is reported as the trial's title."""
         return f"the client {self.title}" if self.at_once == 1 else self.title
 
+    @property
+    def tells_who_is_taken(self) -> bool:
+        """Whether its refusal means that all are: of many at once, some may be refused."""
+        return OPEN in self.client and self.at_once == 1
+
 
 def _trial(id: str, title: str, *client: Step, fresh: bool = False, at_once: int = 1) -> Trial:
     return Trial(id=id, title=title, client=client, fresh=fresh, at_once=at_once)
@@ -69,6 +74,7 @@ TRIALS: tuple[Trial, ...] = (
     ),
 )
 
+PROBE = _trial("first-handshake", "opens and leaves, before all trials", OPEN, LEAVE)
 
 INIT = text('{"type":"connection_init","payload":{}}')
 
@@ -98,10 +104,15 @@ def _graphql_trials(start: str, stop: str, query: str) -> tuple[Trial, ...]:
     )
 
 
+GRAPHQL = {
+    "graphql-transport-ws": ("subscribe", "complete"),
+    "graphql-ws": ("start", "stop"),
+}
+"""GraphQL's subprotocols, with what begins an operation and what ends it."""
+
+
 def trials_for(subprotocol: str, query: str = "") -> tuple[Trial, ...]:
     """Return the trials that fit an application of that subprotocol."""
-    if subprotocol == "graphql-transport-ws":
-        return (*TRIALS, *_graphql_trials("subscribe", "complete", query))
-    if subprotocol == "graphql-ws":
-        return (*TRIALS, *_graphql_trials("start", "stop", query))
-    return TRIALS
+    if subprotocol not in GRAPHQL:
+        return TRIALS
+    return (*TRIALS, *_graphql_trials(*GRAPHQL[subprotocol], query))
