@@ -64,6 +64,16 @@ async def rejecting(scope, receive, send):
         await send({"type": "websocket.close"})
 
 
+async def returning(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+
+
+async def raising_at_once(scope, receive, send):
+    if scope["type"] == "websocket":
+        raise ValueError
+
+
 async def silent(scope, receive, send):
     if scope["type"] == "websocket":
         await asyncio.sleep(60)
@@ -118,6 +128,14 @@ class SlowLater:
 
 
 slow_later = SlowLater()
+
+
+async def never_accepting(scope, receive, send):
+    if scope["type"] != "websocket":
+        await echo(scope, receive, send)
+        return
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
 
 
 async def refusing(scope, receive, send):

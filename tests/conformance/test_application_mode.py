@@ -174,6 +174,8 @@ def test_an_application_that_does_not_end_is_blamed(monkeypatch):
     ("target", "why"),
     [
         ("rejecting", "/ was refused (403); is --path right?"),
+        ("returning", "/ was refused (500); app.return-before-handshake: the application returned"),
+        ("raising_at_once", "/ was refused (500); app.exception: an exception left the app"),
         ("silent", "the application did not answer the handshake on / in time"),
         ("flooding", "the application floods: more than 2,000 messages in 0.4 s"),
         ("dying", "the server's process ended during 'open-and-close'"),
@@ -189,3 +191,10 @@ def test_what_cannot_be_tried_is_said_in_one_line(target, why, monkeypatch):
     run = tried(f"tests.conformance.apps:{target}", Approach(), "open-and-close")
     assert run.failed.startswith(why)
     assert "\n" not in run.failed
+
+
+@pytest.mark.slow  # Daphne waits for 5 seconds
+def test_a_server_that_waits_less_than_the_client_is_not_taken_for_a_wrong_path():
+    target = "tests.conformance.apps:never_accepting"
+    run = tried(target, Approach(), "open-and-close", server="daphne")
+    assert run.failed == "the application did not answer the handshake on / in time"

@@ -40,6 +40,21 @@ def test_who_left_a_handshake_without_an_answer(entries, blamed):
 
 
 @pytest.mark.parametrize(
+    ("what", "at", "blamed"),
+    [
+        ("received", 4.0, ["app.handshake-unanswered"]),
+        ("returned", 6.0, ["app.handshake-unanswered"]),
+        ("returned", 4.0, []),
+        ("raised", 4.0, []),
+        ("sent", 4.0, []),
+    ],
+)
+def test_a_server_that_ends_a_handshake_first_may_have_waited_long_enough(what, at, blamed):
+    entries = [entry(0.0, "scope"), entry(at, what), entry(9.0, "returned")]
+    assert list(judge(entries, [Seen(5.0, "answer none")], exited=False)) == blamed
+
+
+@pytest.mark.parametrize(
     ("calls", "blamed"),
     [
         ([entry(1, "send")], ["server.send-never-returns"]),
@@ -91,8 +106,8 @@ def first(*lines, findings=()):
         (first(("client", "answer 101")), ""),
         (first(("client", "answer 403")), "/ws was refused (403); is --path right?"),
         (
-            first(("client", "answer 500"), ("app", "raised error=ValueError")),
-            "/ws was refused (500); after an exception of the application's",
+            first(("client", "answer 500"), findings=("server.pong-missing", "app.exception")),
+            "/ws was refused (500); app.exception: an exception left the application",
         ),
         # The server's fault, and no status.
         (first(("client", TIMED_OUT.what), findings=("server.handshake-unanswered",)), ""),

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from ..protocol import Party
 from .connection import Seen
-from .play import Entries, left_at, server_findings, unended, waits_for
-from .result import Line, Result, is_finding, rule
+from .play import ENDS, Entries, left_at, server_findings, unended, waits_for
+from .result import Result, is_finding, rule
 
 ON_ITS_WAY = 0.5
 """Seconds that a server may need from the application's answer to the client's."""
@@ -33,6 +33,8 @@ def judge(entries: Entries, seen: Sequence[Seen], exited: bool) -> Iterable[str]
     if unanswered:
         answered = answered_at(entries) < given_up_at(seen) - ON_ITS_WAY
         yield "server.handshake-unanswered" if answered else "app.handshake-unanswered"
+    elif entries and _ended_for_it(entries, seen):
+        yield "app.handshake-unanswered"
     if entries and unended(entries) and not unanswered:
         yield from _who_waits(entries, exited)
 
@@ -46,6 +48,16 @@ def answered_at(entries: Entries) -> float:
 def given_up_at(seen: Iterable[Seen]) -> float:
     """Return when the client no longer waited for the answer to its handshake."""
     return min(line.at for line in seen if line.rule == "server.handshake-unanswered")
+
+
+def _ended_for_it(entries: Entries, seen: Iterable[Seen]) -> bool:
+    """Tell if a server lost its patience with an application that had neither answered nor ended.
+
+    Daphne does so after 5 seconds, before the client would.
+    """
+    lost = [line.at for line in seen if line.what == "answer none"]
+    done = [entry["at"] for entry in entries if entry["what"] in (*ENDS, "sent", "send raised")]
+    return bool(lost) and min(done, default=math.inf) > lost[0]
 
 
 def _who_waits(entries: Entries, exited: bool) -> Iterable[str]:
@@ -76,10 +88,6 @@ def not_reached(result: Result, path: str) -> str:
     status = refused_with(line.text for line in result.timeline if line.side == "client")
     if not status:
         return ""
-    raised = any(_has_raised(line) for line in result.timeline)
-    why = "after an exception of the application's" if raised else "is --path right?"
-    return f"{path} was refused ({status}); {why}"
-
-
-def _has_raised(line: Line) -> bool:
-    return line.side == "app" and line.text.startswith("raised")
+    broken = (rule(id) for id in result.findings)
+    why = next((f"{it.id}: {it.meaning}" for it in broken if it.party is Party.APP), "")
+    return f"{path} was refused ({status}); {why or 'is --path right?'}"
