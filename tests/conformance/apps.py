@@ -18,12 +18,34 @@ class Query:
 
 
 @strawberry.type
+class Half:
+    """An answer of which one part fails."""
+
+    @strawberry.field
+    def there(self) -> int:
+        return 1
+
+    @strawberry.field
+    def failing(self) -> int | None:
+        raise PermissionError("not for you")
+
+
+@strawberry.type
 class Subscription:
     @strawberry.subscription
     async def count(self, to: int = 3) -> AsyncGenerator[int, None]:
         for number in range(to):
             await asyncio.sleep(0.01)
             yield number
+
+    @strawberry.subscription
+    async def half(self) -> AsyncGenerator[Half, None]:
+        yield Half()
+
+    @strawberry.subscription
+    async def forbidden(self) -> AsyncGenerator[int, None]:
+        raise PermissionError("not for you")
+        yield 0
 
 
 graphql = GraphQL(strawberry.Schema(Query, subscription=Subscription))

@@ -96,6 +96,19 @@ def test_trials_of_a_refused_operation_could_not_run(subprotocol, query, why):
     assert Report(target="x", servers=(run,)).exit_code == 2
 
 
+@pytest.mark.parametrize("subprotocol", ["graphql-transport-ws", "graphql-ws"])
+@pytest.mark.parametrize(
+    ("operation", "refused"),
+    [("forbidden", True), ("half { there failing }", False), ("count(to: 0)", False)],
+)
+def test_a_result_with_errors_alone_is_a_refusal(subprotocol, operation, refused):
+    approach = Approach(subprotocol=subprotocol)
+    query = f"subscription {{ {operation} }}"
+    run = tried("tests.conformance.apps:graphql", approach, "gql-query", query=query)
+    why = "the operation was refused: not for you; --query takes another one"
+    assert run.results[0].unclear == (why if refused else "")
+
+
 def test_an_operation_that_is_taken_is_tried():
     approach = Approach(subprotocol="graphql-transport-ws")
     query = "subscription { count }"

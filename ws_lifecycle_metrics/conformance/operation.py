@@ -16,6 +16,8 @@ from .play import Player
 from .script import Step
 from .trials import INIT, OPERATION_ID
 
+_RESULTS = ("data", "next")
+"""What a result is called by the older protocol and by the newer one."""
 ACK_SECONDS = 8.0
 """Seconds for the answer to the initialisation."""
 OPERATION_SECONDS = 2.0
@@ -84,8 +86,10 @@ def _message_of(answer: dict[str, Any]) -> str:
     """Return the first error's message, if the answer holds errors and no data."""
     payload = answer.get("payload")
     kind = answer.get("type")
-    if kind == "data" and isinstance(payload, dict) and payload.get("data") is None:
-        errors = payload.get("errors")  # the older protocol has results with errors alone
+    if kind in _RESULTS and isinstance(payload, dict) and payload.get("data") is None:
+        errors = payload.get("errors")  # a result with errors alone; some servers send no `error`
+        if not errors:
+            return ""
     elif kind == "error":
         errors = payload
     else:
