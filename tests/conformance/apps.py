@@ -80,6 +80,15 @@ async def raising(scope, receive, send):
             raise ValueError("secret contents")
 
 
+async def talking_and_raising(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        for _ in range(20):
+            await send({"type": "websocket.send", "text": "x"})
+        raise ValueError
+
+
 async def rejecting(scope, receive, send):
     if scope["type"] == "websocket":
         await receive()
@@ -150,6 +159,13 @@ class SlowLater:
 
 
 slow_later = SlowLater()
+
+
+async def for_one_host(scope, receive, send):
+    """Take who names one host, and no other beside it."""
+    headers = [value for name, value in scope.get("headers", ()) if name == b"host"]
+    taken = scope["type"] != "websocket" or headers == [b"shop.example"]
+    await (echo if taken else rejecting)(scope, receive, send)
 
 
 async def never_accepting(scope, receive, send):

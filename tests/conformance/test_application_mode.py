@@ -126,6 +126,11 @@ def test_the_message_of_a_refusal_is_bounded_and_printable(subprotocol):
     assert len(result.unclear) < 200
 
 
+def test_a_given_header_stands_in_place_of_the_clients_own():
+    approach = Approach(headers=(("host", "shop.example"), ("X-Shop", "1")))
+    assert found(tried("tests.conformance.apps:for_one_host", approach, "text")) == set()
+
+
 def test_an_exception_is_the_applications():
     run = tried("tests.conformance.apps:raising", Approach(), "text", "open-and-close")
     by_id = {result.scenario: result for result in run.results}

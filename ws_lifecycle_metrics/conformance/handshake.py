@@ -17,20 +17,24 @@ def request_bytes(
     subprotocols: tuple[str, ...],
     headers: tuple[tuple[str, str], ...],
 ) -> bytes:
-    """Return the request; the run goes into the query, so that both sides can be told together."""
+    """Return the request; the run goes into the query, so that both sides can be told together.
+
+    A given header stands in place of the one that would be sent.
+    """
     query = f"{'&' if '?' in path else '?'}{MARK.decode()}{run}"
-    lines = [
-        f"GET {path}{query} HTTP/1.1",
-        f"Host: {host}",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        f"Sec-WebSocket-Key: {key}",
-        "Sec-WebSocket-Version: 13",
+    own = [
+        ("Host", host),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", key),
+        ("Sec-WebSocket-Version", "13"),
     ]
     if subprotocols:
-        lines.append(f"Sec-WebSocket-Protocol: {', '.join(subprotocols)}")
-    lines += [f"{name}: {value}" for name, value in headers]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+        own.append(("Sec-WebSocket-Protocol", ", ".join(subprotocols)))
+    given = {name.lower() for name, _ in headers}
+    sent = [pair for pair in own if pair[0].lower() not in given]
+    lines = [f"{name}: {value}" for name, value in (*sent, *headers)]
+    return "\r\n".join([f"GET {path}{query} HTTP/1.1", *lines, "", ""]).encode("latin-1")
 
 
 @dataclass(frozen=True, slots=True)
