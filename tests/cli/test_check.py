@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from tests.servers.harness import eventually
 from ws_lifecycle_metrics.cli import cli
 from ws_lifecycle_metrics.conformance import choose, venvs
+from ws_lifecycle_metrics.conformance import run as run_module
 from ws_lifecycle_metrics.conformance.formats import FORMATS
 from ws_lifecycle_metrics.conformance.result import Line, Report, ServerRun
 from ws_lifecycle_metrics.conformance.result import Result as Outcome
@@ -86,6 +87,11 @@ def test_servers_are_judged_without_a_target() -> None:
         (("--ignore", "app.nope"), "no rule is called 'app.nope'"),
         (("--ignore", "zzz"), "'zzz'; 'ws-lifecycle-metrics rules' lists those of the protocol"),
         (("tests.conformance.apps:echo", "--path", "text/a"), "'text/a': a path begins with '/'"),
+        (("tests.conformance.apps:echo", "--path", "/\u65e5"), "percent-encode what is not ASCII"),
+        (("tests.conformance.apps:echo", "--path", "/a b"), "--path '/a b': percent-encode"),
+        (("tests.conformance.apps:echo", "--path", "/a\nb"), "--path '/a\\nb': percent-encode"),
+        (("tests.conformance.apps:echo", "--subprotocol", "\u65e5"), "ASCII without blanks"),
+        (("tests.conformance.apps:echo", "--subprotocol", "a b"), "ASCII without blanks"),
         (("tests.conformance.apps:echo", "--query", "{ a }"), "--query needs a --subprotocol of"),
         (("--output", "/no/such/place", "--scenario", "accept"), "cannot write /no/such/place"),
     ],
@@ -101,7 +107,9 @@ def test_servers_are_judged_without_a_target() -> None:
             "no-scenario",
             "part-scenario",
         ),
-        *("rule", "no-rule", "path", "query", "output"),
+        *("rule", "no-rule", "path"),
+        *("path-ascii", "path-blank", "path-line", "subprotocol", "subprotocol-blank"),
+        *("query", "output"),
     ],
 )
 def test_bad_input_is_one_line_and_two(arguments: tuple[str, ...], line: str) -> None:
@@ -149,6 +157,44 @@ def test_an_unknown_server_is_two(server: str, line: str) -> None:
     result = run("check", "--server", server)
     assert result.exit_code == 2
     assert line in result.stderr
+
+
+@pytest.mark.parametrize("place", ["no/report", "a directory", "read-only"])
+def test_a_report_that_cannot_be_written_is_told_before_the_work(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a directory").mkdir()
+    started = []
+    monkeypatch.setattr(run_module, "start", lambda *_: started.append(1))
+    output = Path("/proc/version") if place == "read-only" else tmp_path / place
+    result = run("check", *SERVER, "--scenario", "accept", "--output", str(output))
+    assert result.exit_code == 2
+    assert f"cannot write {output}: " in result.stderr
+    assert not started
+
+
+def test_a_report_that_is_there_stays_until_there_is_another(tmp_path: Path) -> None:
+    output = tmp_path / "report"
+    assert run("check", "nothing_here:app", "--output", str(output)).exit_code == 2
+    assert not output.exists()
+    output.write_text("the last one")
+    assert run("check", "nothing_here:app", "--output", str(output)).exit_code == 2
+    assert output.read_text() == "the last one"
+    target = ("tests.conformance.apps:echo", *SERVER, "--scenario", "text")
+    assert run("check", *target, "--output", str(output)).exit_code == 0
+    assert output.read_text().endswith("\nclean\n")
+
+
+def test_a_report_is_utf_8_in_every_locale(tmp_path: Path) -> None:
+    output = tmp_path / "report"
+    command = [sys.executable, "-m", "ws_lifecycle_metrics", "check", *SERVER]
+    command += ["tests.conformance.apps:talking_and_raising", "--scenario", "text"]
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [*command, "--output", str(output)], capture_output=True, env=env, check=False, timeout=60
+    )
+    assert done.returncode == 1, done.stderr
+    assert "\u2026 " in output.read_text(encoding="utf-8")
 
 
 def test_a_server_that_is_not_installed_is_skipped_with_the_reason(

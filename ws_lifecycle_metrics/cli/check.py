@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from click.core import ParameterSource
 from .options import Refused, unknown
 
 if TYPE_CHECKING:
+    from ..conformance.application import Approach
     from ..conformance.result import Report, ServerRun
     from ..conformance.run import Chosen, Progress
 
@@ -66,6 +68,7 @@ def check(
         _refuse_flags_for_target()
     elif factory:
         target = f"{target.removesuffix('()')}()"
+    _refuse_unwritable(output)
     try:
         report = _run(target or "", options)
     except KeyboardInterrupt:
@@ -124,23 +127,16 @@ def _servers(chosen: list[Chosen], options: dict[str, tuple[str, ...] | str]) ->
 def _application(
     target: str, chosen: list[Chosen], options: dict[str, tuple[str, ...] | str]
 ) -> list[ServerRun]:
-    from ..conformance.application import Approach, CannotRun
+    from ..conformance.application import CannotRun
     from ..conformance.check import try_application
     from ..conformance.trials import GRAPHQL, trials_for
 
-    if options["query"] and options["subprotocol"] not in GRAPHQL:
+    approach = _approach(options)
+    if options["query"] and approach.subprotocol not in GRAPHQL:
         raise Refused(f"--query needs a --subprotocol of GraphQL's: {' or '.join(GRAPHQL)}")
-    trials = trials_for(str(options["subprotocol"]), str(options["query"]))
+    trials = trials_for(approach.subprotocol, str(options["query"]))
     wanted = _known_ids(tuple(options["only"]), [trial.id for trial in trials])
     trials = tuple(trial for trial in trials if trial.id in wanted)
-    path = str(options["path"])
-    if not path.startswith("/"):
-        raise Refused(f"--path {path!r}: a path begins with '/'")
-    approach = Approach(
-        path=path,
-        subprotocol=str(options["subprotocol"]),
-        headers=tuple(_header(text) for text in options["headers"]),
-    )
     try:
         with _bar(chosen, len(trials)) as progress:
             return try_application(chosen, target, trials, approach, progress, _say_interrupted)
@@ -148,10 +144,32 @@ def _application(
         raise Refused(str(error)) from error
 
 
+def _approach(options: dict[str, tuple[str, ...] | str]) -> Approach:
+    from ..conformance.application import Approach
+
+    path, subprotocol = str(options["path"]), str(options["subprotocol"])
+    if not path.startswith("/"):
+        raise Refused(f"--path {path!a}: a path begins with '/'")
+    if not _fits_in_a_line(path):
+        raise Refused(f"--path {path!a}: percent-encode what is not ASCII, and blanks")
+    if not _fits_in_a_line(subprotocol):
+        raise Refused(f"--subprotocol {subprotocol!a}: a subprotocol is ASCII without blanks")
+    return Approach(
+        path=path,
+        subprotocol=subprotocol,
+        headers=tuple(_header(text) for text in options["headers"]),
+    )
+
+
+def _fits_in_a_line(text: str) -> bool:
+    """Tell if a text can stand in the request's first line, or as a header's word."""
+    return text.isascii() and text.isprintable() and " " not in text
+
+
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip() or not text.isprintable() or not text.isascii():
-        raise Refused(f"--header {text!r}: accepted is 'Name: value'")
+        raise Refused(f"--header {text!a}: accepted is 'Name: value'")
     return name.strip(), value.strip()
 
 
@@ -198,11 +216,29 @@ def _say_interrupted() -> None:
     click.echo("interrupted: each server ends its scenario and is stopped", err=True)
 
 
+def _refuse_unwritable(output: str) -> None:
+    """See before all the work that the report can be written; what is there stays as it is."""
+    there = os.path.lexists(output)
+    is_pipe = os.path.exists(output) and not os.path.isfile(output) and not os.path.isdir(output)
+    if output == "-" or is_pipe:  # its reader would take the first close for the end
+        return
+    try:
+        Path(output).open("ab").close()
+        if not there:
+            Path(output).unlink()
+    except OSError as error:
+        raise _unwritable(output, error) from error
+
+
+def _unwritable(output: str, error: OSError) -> Refused:
+    return Refused(f"cannot write {output}: {error.strerror}")
+
+
 def _write(text: str, output: str) -> None:
     if output == "-":
         click.echo(text)
         return
     try:
-        Path(output).write_text(text + "\n")
+        Path(output).write_text(text + "\n", encoding="utf-8")  # as XML and JSON are read
     except OSError as error:
-        raise Refused(f"cannot write {output}: {error.strerror}") from error
+        raise _unwritable(output, error) from error
