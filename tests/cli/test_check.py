@@ -250,6 +250,52 @@ def test_a_version_of_its_own_is_installed_once(
     assert run(*arguments).exit_code == 0
 
 
+def checking(app: str, tmp_path: Path, *arguments: str) -> tuple[subprocess.Popen[bytes], Path]:
+    """Start a check of an application; return it, and the directory of what it starts."""
+    folder = tmp_path / "servers"
+    folder.mkdir()
+    # A shell that runs the tests in the background has them ignore SIGINT, `nohup` SIGHUP.
+    code = "import signal as s; s.signal(s.SIGINT, s.default_int_handler); "
+    code += "s.signal(s.SIGHUP, s.SIG_DFL); from ws_lifecycle_metrics.cli import main; main()"
+    command = [sys.executable, "-c", code, "check", f"tests.conformance.apps:{app}", *SERVER]
+    with (tmp_path / "report").open("wb") as out, (tmp_path / "said").open("wb") as said:
+        process = subprocess.Popen(
+            [*command, *arguments],
+            env={**os.environ, "TMPDIR": str(folder)},
+            stdout=out,
+            stderr=said,
+        )
+    return process, folder
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT), (signal.SIGHUP,)],
+    ids=["twice", "asked, then Ctrl-C", "lost terminal"],
+)
+def test_a_user_who_cannot_wait_leaves_no_process(
+    numbers: tuple[signal.Signals, ...], tmp_path: Path
+) -> None:
+    process, folder = checking("never_ending", tmp_path)
+    try:
+        eventually(lambda: _journal_has(folder, "open-and-close"), 30)
+        started = _servers(folder)
+        *early, last = numbers
+        for number in early:
+            process.send_signal(number)
+            eventually((tmp_path / "said").read_text, 10)
+        process.send_signal(last)
+        assert process.wait(timeout=20) == 130
+        assert started
+        eventually(lambda: not _servers(folder), 5)
+        assert not list(folder.iterdir())
+    finally:
+        process.kill()
+        process.wait(timeout=10)
+        for pid in _servers(folder):
+            os.kill(int(pid), signal.SIGKILL)
+
+
 @pytest.mark.parametrize(
     ("number", "taken_by"),
     [(signal.SIGINT, "the main thread"), (signal.SIGTERM, "another thread")],
@@ -257,19 +303,7 @@ def test_a_version_of_its_own_is_installed_once(
 def test_a_signal_ends_it_with_the_results_so_far_and_no_process_left(
     number: signal.Signals, taken_by: str, tmp_path: Path
 ) -> None:
-    target, folder = "tests.conformance.apps:echo", tmp_path / "servers"
-    folder.mkdir()
-    # A shell that runs the tests in the background has them ignore SIGINT.
-    code = "import signal as s; s.signal(s.SIGINT, s.default_int_handler); "
-    code += "from ws_lifecycle_metrics.cli import main; main()"
-    command = [sys.executable, "-c", code, "check", target, *SERVER]
-    with (tmp_path / "report").open("wb") as out, (tmp_path / "said").open("wb") as said:
-        process = subprocess.Popen(
-            [*command, "--format", "json"],
-            env={**os.environ, "TMPDIR": str(folder)},
-            stdout=out,
-            stderr=said,
-        )
+    process, folder = checking("echo", tmp_path, "--format", "json")
     eventually(lambda: _journal_has(folder, "close-1001"), 30)
     started = _servers(folder)
     threads = {int(name) for name in os.listdir(f"/proc/{process.pid}/task")}

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,10 @@ from click.core import ParameterSource
 from .options import Refused, unknown
 
 if TYPE_CHECKING:
+    from types import FrameType
+
+    from rich.console import Console
+
     from ..conformance.application import Approach
     from ..conformance.result import Report, ServerRun
     from ..conformance.run import Chosen, Progress
@@ -193,27 +197,64 @@ def _known_rules(ids: tuple[str, ...]) -> frozenset[str]:
 
 @contextmanager
 def _bar(chosen: list[Chosen], scenarios: int) -> Iterator[Progress]:
-    """Show progress on a terminal; SIGTERM ends all as Ctrl-C does, with no process left."""
+    """Show progress on a terminal; no signal leaves a process."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    try:
-        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-            tasks = {one.name: bar.add_task(one.name, total=scenarios) for one in chosen}
+    with (
+        _Signals(console).taken(),
+        Progress(*columns, console=console, disable=not console.is_terminal) as bar,
+    ):
+        tasks = {one.name: bar.add_task(one.name, total=scenarios) for one in chosen}
 
-            def advance(server: str, _scenario: str) -> None:
-                bar.advance(tasks[server])
+        def advance(server: str, _scenario: str) -> None:
+            bar.advance(tasks[server])
 
-            yield advance
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        yield advance
+
+
+class _Signals:
+    """SIGTERM ends all as Ctrl-C does; a second one of them, and a lost terminal, at once."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told = False
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Take the signals for a `with` block, but none that this program was to ignore."""
+        taken = {signal.SIGTERM}
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            taken.add(signal.SIGINT)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            taken.add(signal.SIGHUP)
+        before = {number: signal.signal(number, self._take) for number in taken}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        from ..conformance.leftovers import end_all
+
+        if not self._told and number != signal.SIGHUP:
+            self._told = True
+            raise KeyboardInterrupt
+        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(one, signal.SIG_IGN)
+        end_all()
+        with suppress(OSError):  # the terminal may be gone
+            self._console.show_cursor()
+        os._exit(130)  # other threads wait for what is dead by now
 
 
 def _say_interrupted() -> None:
-    click.echo("interrupted: each server ends its scenario and is stopped", err=True)
+    click.echo(
+        "interrupted: each server ends its scenario and is stopped; again: all at once", err=True
+    )
 
 
 def _refuse_unwritable(output: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..store.process import stat_fields
+from . import leftovers
 
 HOST = "127.0.0.1"
 LOG = "server.log"
@@ -134,6 +135,7 @@ class Running:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         poll(lambda: not self.members(), 10)
+        leftovers.forget(self.pid)
         self.process.wait(timeout=10)
         return Stopped(round(time.monotonic() - began, 2), killed, orphans)
 
@@ -141,15 +143,19 @@ class Running:
 def _spawn(command: Command, folder: Path, env: dict[str, str]) -> Running:
     port = free_port()
     with (folder / LOG).open("wb") as out:
-        process = subprocess.Popen(
-            command.argv(port),
-            cwd=command.cwd,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+
+        def spawn() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                command.argv(port),
+                cwd=command.cwd,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+        process = leftovers.spawned(spawn)
     return Running(command, port, folder, process)
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..config import environment_name
 from .application import (
@@ -20,6 +18,7 @@ from .application import (
     shared_and_fresh,
 )
 from .journal import JOURNAL, TARGET, JournalReader
+from .leftovers import temporary_folder
 from .operation import refusal
 from .play import Player
 from .process import StartError, start
@@ -59,8 +58,7 @@ class Chosen:
 @contextmanager
 def serving(chosen: Chosen, target: str = "") -> Iterator[Player]:
     """Run a server for a `with` block; no process of it stays."""
-    with tempfile.TemporaryDirectory(prefix="ws-lifecycle-check-") as name:
-        folder = Path(name)
+    with temporary_folder("ws-lifecycle-check-") as folder:
         env = {
             JOURNAL: str(folder / "journal"),
             TARGET: target,
