@@ -17,6 +17,7 @@ from tests.servers.harness import eventually
 from ws_lifecycle_metrics.cli import cli
 from ws_lifecycle_metrics.conformance import choose, venvs
 from ws_lifecycle_metrics.conformance import run as run_module
+from ws_lifecycle_metrics.conformance.check import check_import
 from ws_lifecycle_metrics.conformance.formats import FORMATS
 from ws_lifecycle_metrics.conformance.result import Line, Report, ServerRun
 from ws_lifecycle_metrics.conformance.result import Result as Outcome
@@ -157,6 +158,44 @@ def test_an_unknown_server_is_two(server: str, line: str) -> None:
     result = run("check", "--server", server)
     assert result.exit_code == 2
     assert line in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("import sys; sys.exit(0)", "it ends the process, with exit code 0"),
+        ("import os; os._exit(0)", "it ends the process, with exit code 0"),
+        ("import sys; sys.exit('no settings')", "no settings"),
+        ("import sys; sys.exit(3)", "exit code 3"),
+        ("raise ValueError('2 errors\\nurl\\n  missing\\n')", "ValueError: 2 errors"),
+        ("try: 1 / 0\nexcept ValueError: pass", "ZeroDivisionError: division by zero"),
+        ("try: 1 / 0\nexcept Exception: raise KeyError('x')", "KeyError: 'x'"),
+        ("raise ValueError('\\x1b[2J')", "ValueError: \\x1b[2J"),
+        ("def", "SyntaxError: invalid syntax"),
+    ],
+    ids=[
+        *("exit 0", "_exit 0", "exit with a text", "exit 3", "lines", "one line", "chained"),
+        *("escapes", "syntax"),
+    ],
+)
+def test_an_application_that_cannot_be_imported_is_named_with_the_reason(
+    source: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_app.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    result = run("check", "broken_app:app", *SERVER)
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: cannot import broken_app:app: {why}\n"
+
+
+def test_what_an_application_prints_and_takes_is_no_failure_of_its_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "import sys; print('hello', end=''); sys.stdout = None\n"
+    source += "from tests.conformance.apps import echo as app"
+    (tmp_path / "odd_app.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    check_import(sys.executable, "odd_app:app")
 
 
 @pytest.mark.parametrize("place", ["no/report", "a directory", "read-only"])

@@ -12,11 +12,14 @@ from .application import Approach, CannotRun
 from .result import ServerRun
 from .run import Chosen, Progress, Stopped, not_begun, run_application, run_server, silent
 from .script import Scenario
+from .text import safe
 from .trials import Trial
 
 AT_ONCE = 3
 """Servers that run side by side: most of the time is spent waiting for what never comes."""
 IMPORT_SECONDS = 60
+IMPORTED = "imported to its end"
+"""Printed after the import, which may itself end the process with exit code 0."""
 LOOK_SECONDS = 0.25
 """A signal that the kernel gives to another thread ends no wait of the main one: it must look."""
 
@@ -93,15 +96,18 @@ def _side_by_side(
 def check_import(python: str, target: str) -> None:
     """Import the application in a process of its own; raises `CannotRun` with one line."""
     code = (
-        "import sys; sys.path.insert(0, '')\n"
+        "import os, sys; sys.path.insert(0, '')\n"
         "from ws_lifecycle_metrics.conformance.load import load, unfit\n"
-        f"sys.exit(unfit(load({target!r})))"
+        f"why = unfit(load({target!r}))\n"
+        # Past `sys.stdout`, which may be the application's by now.
+        f"os.write(1, b'\\n{IMPORTED}\\n'); sys.exit(why)"
     )
     try:
         done = subprocess.run(
             [python, "-c", code],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=IMPORT_SECONDS,
             check=False,
             stdin=subprocess.DEVNULL,
@@ -109,6 +115,16 @@ def check_import(python: str, target: str) -> None:
     except subprocess.TimeoutExpired:
         raise CannotRun(f"importing {target} took longer than {IMPORT_SECONDS} s") from None
     if done.returncode:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        why = said[-1] if said else f"exit code {done.returncode}"
+        why = _reason(done.stderr) or f"exit code {done.returncode}"
         raise CannotRun(f"cannot import {target}: {why}")
+    if IMPORTED not in done.stdout.splitlines():
+        raise CannotRun(f"cannot import {target}: it ends the process, with exit code 0")
+
+
+def _reason(said: str) -> str:
+    """Return the line that says why: of a traceback the exception's, else the last one."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    begins = [number for number, line in enumerate(lines) if line.startswith("Traceback (")]
+    # The frames are indented; more lines of the exception's message may follow its first.
+    after = (line for line in lines[begins[-1] + 1 :] if not line[0].isspace()) if begins else ()
+    return safe(next(iter(after), lines[-1] if lines else "").strip())

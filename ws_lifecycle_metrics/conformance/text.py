@@ -20,7 +20,7 @@ def lines(report: Report, *, all_timelines: bool = False) -> Iterator[str]:
 
 def _summary(server: ServerRun) -> str:
     if server.skipped:
-        return f"skipped: {_safe(server.skipped)}"
+        return f"skipped: {safe(server.skipped)}"
     if server.failed and not server.results:
         return f"could not run: {_last_line(server.failed)}"
     broken = sum(bool(result.findings) for result in server.results)
@@ -35,20 +35,21 @@ def _last_line(text: str) -> str:
     """Return the first line, and of what a server printed the last, which says why."""
     found = [line.strip() for line in text.splitlines() if line.strip()]
     if len(found) < 2:
-        return _safe(found[0]) if found else ""
-    return f"{_safe(found[0])} {_safe(found[-1])}"
+        return safe(found[0]) if found else ""
+    return f"{safe(found[0])} {safe(found[-1])}"
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
+    """Return a text of at most 400 characters, made harmless for a terminal."""
     return "".join(safe_label(text[i : i + 100]) for i in range(0, min(len(text), 400), 100))
 
 
 def _result(result: Result, report: Report) -> Iterator[str]:
-    verdict = f"could not run: {_safe(result.unclear)}" if result.unclear else result.verdict
+    verdict = f"could not run: {safe(result.unclear)}" if result.unclear else result.verdict
     yield f"  {result.scenario}: {result.title}: {verdict}"
     shown = set()
     for line in folded(result.timeline):
-        yield f"    {line.at:8.3f} {line.side:<6} {_safe(line.text)}"
+        yield f"    {line.at:8.3f} {line.side:<6} {safe(line.text)}"
         for id in line.rules:
             if id in result.findings:
                 shown.add(id)
