@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -452,6 +454,67 @@ def test_every_form_is_valid() -> None:
     assert "100%25" in forms["github"]
 
 
+def test_two_versions_of_a_server_are_told_apart_by_every_form() -> None:
+    (one,) = report().servers[0].results
+    runs = [ServerRun(name="granian", version=v, results=(one,)) for v in ("2.3.1", "2.8.7")]
+    forms = {
+        name: form(Report(target="shop.asgi:app", servers=tuple(runs)))
+        for name, form in FORMATS.items()
+    }
+    cases = ET.fromstring(forms["junit"]).findall("testsuite/testcase")
+    assert {case.get("classname") for case in cases} == {"granian 2.3.1", "granian 2.8.7"}
+    places = {
+        place["fullyQualifiedName"]
+        for result in json.loads(forms["sarif"])["runs"][0]["results"]
+        for place in result["locations"][0]["logicalLocations"]
+    }
+    assert places == {"granian 2.3.1/accept", "granian 2.8.7/accept"}
+    titles = {line.partition("::")[2].partition("::")[0] for line in forms["github"].splitlines()}
+    assert len(titles) == 4
+    assert "error title=app.exception on granian 2.3.1" in titles
+
+
+def test_a_run_that_could_not_run_is_no_clean_one_for_code_scanning() -> None:
+    unclear = Outcome(server="granian", scenario="text", title="sends", unclear="no answer")
+    runs = (
+        ServerRun(name="granian", version="1", results=(unclear,)),
+        ServerRun(name="hypercorn", version="2", failed="it floods"),
+        ServerRun(name="daphne", version="", skipped="not installed"),
+    )
+
+    def invocation(shown: Report) -> dict[str, object]:
+        (found,) = json.loads(FORMATS["sarif"](shown))["runs"][0]["invocations"]
+        assert isinstance(found, dict)
+        return found
+
+    failed = invocation(Report(target="", servers=runs))
+    assert not failed["executionSuccessful"]
+    assert failed["toolExecutionNotifications"] == [
+        {"level": level, "message": {"text": text}}
+        for level, text in (
+            ("error", "granian 1, sends: could not run: no answer"),
+            ("error", "hypercorn 2: could not run: it floods"),
+            ("note", "daphne: skipped: not installed"),
+        )
+    ]
+    assert invocation(report())["executionSuccessful"]  # findings are what it is run for
+
+
+@pytest.mark.parametrize(
+    ("runs", "code"),
+    [
+        ({"failed": "it floods"}, 2),
+        ({"skipped": "not installed"}, 0),
+        ({"interrupted": True}, 130),
+    ],
+    ids=["failed", "skipped", "interrupted"],
+)
+def test_one_server_that_failed_is_not_hidden_by_another(runs: dict[str, Any], code: int) -> None:
+    fine = ServerRun(name="x", version="1", results=(Outcome(server="x", scenario="a", title="a"),))
+    other = ServerRun(name="y", version="1", **runs)
+    assert Report(target="", servers=(fine, other)).exit_code == code
+
+
 def test_what_could_not_run_is_told_to_people() -> None:
     query = ("--subprotocol", "graphql-transport-ws", "--query", "{ nope }")
     arguments = ("check", "tests.conformance.apps:graphql", *SERVER, *query)
@@ -461,14 +524,16 @@ def test_what_could_not_run_is_told_to_people() -> None:
     why = "the operation was refused: Cannot query field 'nope' on type 'Query'"
     assert lines[0].endswith("2 could not run")
     assert lines[1].startswith(f"  gql-query: the client runs an operation: could not run: {why}")
-    assert lines[-1] == "could not run on uvicorn-websockets-sansio (gql-query, gql-reset)"
+    assert re.fullmatch(
+        r"could not run on uvicorn-websockets-sansio [\d.]+ \(gql-query, gql-reset\)", lines[-1]
+    )
 
 
 def test_all_servers_that_could_not_run_are_named() -> None:
     names = ("granian", "daphne", "hypercorn")
     runs = tuple(ServerRun(name=name, version="1", failed="no answer") for name in names)
     text = FORMATS["text"](Report(target="x", servers=runs))
-    assert text.splitlines()[-1] == "could not run on granian, daphne, hypercorn"
+    assert text.splitlines()[-1] == "could not run on granian 1, daphne 1, hypercorn 1"
 
 
 def test_what_is_unclear_is_told_to_programs() -> None:
@@ -482,7 +547,7 @@ def test_what_is_unclear_is_told_to_programs() -> None:
     error = suite.find("testcase/error")
     assert error is not None
     assert error.get("message") == "no? answer"
-    assert forms["github"].startswith("::error title=granian::sends: could not run: no")
+    assert forms["github"].startswith("::error title=granian 1::sends: could not run: no")
 
 
 def test_doctor_prints_and_returns(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -84,20 +84,23 @@ def _suite(server: ServerRun) -> str:
     if why:
         kind = "skipped" if server.skipped else "error"
         cases.append(
-            f'<testcase classname={quoteattr(server.name)} name="start">'
+            f'<testcase classname={quoteattr(server.label)} name="start">'
             f"<{kind} message={quoteattr(_printable(why))}/></testcase>"
         )
     broken = sum(bool(result.findings) and not result.unclear for result in server.results)
     errors = sum(bool(result.unclear) for result in server.results) + bool(server.failed)
     counts = f'tests="{len(cases)}" failures="{broken}" errors="{errors}"'
     counts += f' skipped="{int(bool(server.skipped))}" time="{server.seconds:g}"'
-    name = quoteattr(f"{server.name} {server.version}")
-    return f"<testsuite name={name} {counts}>\n" + "\n".join(cases) + "\n</testsuite>"
+    return (
+        f"<testsuite name={quoteattr(server.label)} {counts}>\n"
+        + "\n".join(cases)
+        + "\n</testsuite>"
+    )
 
 
 def _case(server: ServerRun, result: Result) -> str:
     head = (
-        f"<testcase classname={quoteattr(server.name)} name={quoteattr(result.scenario)}"
+        f"<testcase classname={quoteattr(server.label)} name={quoteattr(result.scenario)}"
         f' time="{result.seconds:g}">'
     )
     if result.unclear:
@@ -121,13 +124,41 @@ def as_sarif(report: Report) -> str:
     """SARIF 2.1.0, for code scanning."""
     used = sorted({id for result in report.results for id in result.findings})
     driver = {"name": "ws-lifecycle-metrics", "rules": [_sarif_rule(id) for id in used]}
-    found = [_sarif_result(r, id, report) for r in report.results for id in r.findings]
+    found = [
+        _sarif_result(server, result, id, report.target)
+        for server in report.servers
+        for result in server.results
+        for id in result.findings
+    ]
+    invocation = {
+        # Whether it did its work: what it found is no failure of its own.
+        "executionSuccessful": report.exit_code in (0, 1),
+        "exitCode": report.exit_code,
+        "toolExecutionNotifications": list(_sarif_notifications(report)),
+    }
     document = {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
-        "runs": [{"tool": {"driver": driver}, "results": found}],
+        "runs": [{"tool": {"driver": driver}, "invocations": [invocation], "results": found}],
     }
     return json.dumps(document, indent=2)
+
+
+def _sarif_notifications(report: Report) -> Iterator[dict[str, Any]]:
+    """Say what could not run: a run without results is not a clean one."""
+
+    def notification(level: str, message: str) -> dict[str, Any]:
+        return {"level": level, "message": {"text": message}}
+
+    for server in report.servers:
+        if server.skipped:
+            yield notification("note", f"{server.label}: skipped: {server.skipped}")
+        if server.failed:
+            yield notification("error", f"{server.label}: could not run: {server.failed}")
+        for result in server.results:
+            if result.unclear:
+                what = f"{server.label}, {result.title}: could not run: {result.unclear}"
+                yield notification("error", what)
 
 
 def _sarif_rule(id: str) -> dict[str, Any]:
@@ -142,20 +173,19 @@ def _sarif_rule(id: str) -> dict[str, Any]:
     }
 
 
-def _sarif_result(result: Result, id: str, report: Report) -> dict[str, Any]:
-    place = report.target.partition(":")[0].replace(".", "/") + ".py" if report.target else ""
-    found: dict[str, Any] = {
+def _sarif_result(server: ServerRun, result: Result, id: str, target: str) -> dict[str, Any]:
+    location: dict[str, Any] = {
+        "logicalLocations": [{"fullyQualifiedName": f"{server.label}/{result.scenario}"}]
+    }
+    if target:
+        place = target.partition(":")[0].replace(".", "/") + ".py"
+        location["physicalLocation"] = {"artifactLocation": {"uri": place}}
+    return {
         "ruleId": id,
         "level": _LEVELS[rule(id).severity],
-        "message": {"text": f"{result.server}, {result.title}: {rule(id).meaning}"},
+        "message": {"text": f"{server.label}, {result.title}: {rule(id).meaning}"},
+        "locations": [location],
     }
-    location: dict[str, Any] = {
-        "logicalLocations": [{"fullyQualifiedName": f"{result.server}/{result.scenario}"}]
-    }
-    if place:
-        location["physicalLocation"] = {"artifactLocation": {"uri": place}}
-    found["locations"] = [location]
-    return found
 
 
 def as_github(report: Report) -> str:
@@ -163,17 +193,17 @@ def as_github(report: Report) -> str:
     lines = []
     for server in report.servers:
         if server.skipped:
-            lines.append(_command("notice", server.name, f"skipped: {server.skipped}"))
+            lines.append(_command("notice", server.label, f"skipped: {server.skipped}"))
         if server.failed:
-            lines.append(_command("error", server.name, f"could not run: {server.failed}"))
+            lines.append(_command("error", server.label, f"could not run: {server.failed}"))
         for result in server.results:
             if result.unclear:
                 message = f"{result.title}: could not run: {result.unclear}"
-                lines.append(_command("error", server.name, message))
+                lines.append(_command("error", server.label, message))
             for id in result.findings:
                 level = "error" if rule(id).severity == "error" else "warning"
                 message = f"{result.title}: {rule(id).meaning}; {rule(id).hint}"
-                lines.append(_command(level, f"{id} on {server.name}", message))
+                lines.append(_command(level, f"{id} on {server.label}", message))
     return "\n".join(lines)
 
 

@@ -67,6 +67,11 @@ class ServerRun:
     interrupted: bool = False
     seconds: float = 0.0
 
+    @property
+    def label(self) -> str:
+        """The name with the version: of one server several may be run."""
+        return f"{self.name} {self.version}".rstrip()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:

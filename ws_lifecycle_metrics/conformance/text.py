@@ -11,7 +11,7 @@ from .result import Line, Report, Result, ServerRun, rule
 def lines(report: Report, *, all_timelines: bool = False) -> Iterator[str]:
     """Yield the report line by line; timelines only of what was found, unless all are wanted."""
     for server in report.servers:
-        yield f"{server.name} {server.version}: {_summary(server)}"
+        yield f"{server.label}: {_summary(server)}"
         for result in server.results:
             if result.findings or result.unclear or all_timelines:
                 yield from _result(result, report)
@@ -106,6 +106,6 @@ def _verdict(report: Report) -> str:
 def _unjudged(server: ServerRun) -> str:
     """Name a server with the scenarios that could not run, or alone if it could not go on."""
     if server.failed:
-        return server.name
+        return server.label
     unclear = [result.scenario for result in server.results if result.unclear]
-    return f"{server.name} ({', '.join(unclear)})" if unclear else ""
+    return f"{server.label} ({', '.join(unclear)})" if unclear else ""
