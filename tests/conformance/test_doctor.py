@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -63,6 +64,26 @@ def test_a_directory_that_others_can_write_is_an_error(tmp_path):
     assert found["directory"].level == "error"
     assert "0777" in found["directory"].text
     assert doctor.exit_code(list(found.values())) == 1
+
+
+@pytest.mark.parametrize("base", ["file", "file/below", "dangling", "dangling/below", "service"])
+def test_a_place_where_no_directory_can_be_made_is_an_error(tmp_path, base):
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service" / "test").touch()
+    found = examined(tmp_path / base)["directory"]
+    assert found.level == "error"
+    assert "not a directory" in found.text.lower()
+    if base != "service":
+        assert f"{tmp_path / base.partition('/')[0]} is not a directory" in found.text
+
+
+def test_the_memory_that_is_free_counts(tmp_path, monkeypatch):
+    usage = type(shutil.disk_usage(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1 << 30, (1 << 30) - 1, 1))
+    found = examined(tmp_path)["shared memory"]
+    assert (found.level, "0 MiB free of 1024 MiB" in found.text) == ("warning", True)
 
 
 def test_segments_alive_and_dead_are_counted(tmp_path):

@@ -96,15 +96,22 @@ def _service(config: Config) -> Iterator[Finding]:
 
 def _directory(config: Config) -> Iterator[Finding]:
     path = service_path(config.directory, config.service)
-    if not path.exists():
-        yield Finding("directory", "note", f"{path} is not there yet")
+    above = next(place for place in path.absolute().parents if os.path.lexists(place))
+    if not above.is_dir():  # so nobody can make it; a link that leads nowhere is none, either
+        advice = f"workers keep their numbers to themselves; remove or rename {above}"
+        yield Finding("directory", "error", f"{path}: {above} is not a directory", advice)
         return
     try:
-        with Directory(path):
-            yield Finding("directory", "ok", str(path))
+        directory = Directory.existing(path)
     except DirectoryError as error:
         advice = "workers keep their numbers to themselves; fix the owner or the mode (0700)"
         yield Finding("directory", "error", str(error), advice)
+        return
+    if directory is None:
+        yield Finding("directory", "note", f"{path} is not there yet")
+        return
+    directory.close()
+    yield Finding("directory", "ok", str(path))
 
 
 def _shared_memory(config: Config) -> Iterator[Finding]:
