@@ -160,6 +160,14 @@ def test_a_trial_whose_handshake_is_refused_could_not_run():
     unclear = {result.scenario: result.unclear for result in run.results}
     why = "the handshake was refused (403)"
     assert unclear == {"open-and-close": "", "text": why, "at-once": why}
+    texts = [line.text for line in run.results[1].timeline if line.side == "client"]
+    assert texts == ["request sent", "answer 403"]
+
+
+def test_an_operation_needs_a_connection_before_it_can_be_refused():
+    approach = Approach(subprotocol="graphql-ws")
+    run = tried("tests.conformance.apps:once", approach, "gql-init", "gql-query")
+    assert run.results[1].unclear == "the handshake was refused (403)"
 
 
 def test_an_application_may_refuse_some_of_many():

@@ -46,12 +46,19 @@ def test_who_left_a_handshake_without_an_answer(entries, blamed):
         ("returned", 6.0, ["app.handshake-unanswered"]),
         ("returned", 4.0, []),
         ("raised", 4.0, []),
-        ("sent", 4.0, []),
+        ("send", 4.0, []),
     ],
 )
 def test_a_server_that_ends_a_handshake_first_may_have_waited_long_enough(what, at, blamed):
     entries = [entry(0.0, "scope"), entry(at, what), entry(9.0, "returned")]
     assert list(judge(entries, [Seen(5.0, "answer none")], exited=False)) == blamed
+
+
+@pytest.mark.parametrize("at", [4.8, 5.2], ids=["before the client", "after it"])
+def test_an_application_that_ends_since_the_server_lost_patience_did_not_answer(at):
+    entries = [entry(at, "received", DISCONNECT), entry(at + 0.1, "returned")]
+    blamed = list(judge(entries, [Seen(5.0, "answer none")], exited=False))
+    assert blamed == ["app.handshake-unanswered"]
 
 
 @pytest.mark.parametrize(

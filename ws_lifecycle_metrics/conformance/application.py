@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from .client import Client
@@ -16,6 +17,7 @@ from .frames import Frame
 from .judgement import judge, not_reached
 from .play import Entries, Player, timeline, unended, waits_for
 from .result import Result
+from .script import Script
 from .trials import Trial
 
 ANSWER_SECONDS = 8.0
@@ -30,6 +32,10 @@ MOST_MESSAGES = 2_000
 
 class CannotRun(Exception):  # noqa: N818  # the reason why there is no verdict
     """The application cannot be tried; the text says why in one line."""
+
+
+class HandshakeRefused(Exception):  # noqa: N818  # no error of the client
+    """The rest of a client's script would tell nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +53,18 @@ class ListeningClient(Client):
     subprotocol: str = ""
     refused: str = ""
 
+    async def play(self, script: Script) -> None:
+        """Play the steps until a refusal, which is the application's right."""
+        with suppress(HandshakeRefused):
+            await super().play(script)
+
     async def do_try_open(self) -> None:
         """Open; a refusal ends the script."""
         offered = (self.subprotocol,) if self.subprotocol else ()
         await self.do_open(-1, subprotocols=offered, within=ANSWER_SECONDS)
         if self.status != 101:
             self.refused = str(self.status or "no answer")
-            raise ConnectionRefusedError
+            raise HandshakeRefused
 
     async def do_listen(self, seconds: float = 0.4) -> None:
         """Take what comes for a short while."""

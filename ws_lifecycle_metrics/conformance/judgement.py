@@ -56,8 +56,10 @@ def _ended_for_it(entries: Entries, seen: Iterable[Seen]) -> bool:
     Daphne does so after 5 seconds, before the client would.
     """
     lost = [line.at for line in seen if line.what == "answer none"]
-    done = [entry["at"] for entry in entries if entry["what"] in (*ENDS, "sent", "send raised")]
-    return bool(lost) and min(done, default=math.inf) > lost[0]
+    told = [entry["at"] for entry in entries if entry["event"] == "websocket.disconnect"]
+    done = [entry["at"] for entry in entries if entry["what"] in (*ENDS, "send")]
+    # It may be told, and end, a moment before the client sees it.
+    return bool(lost) and min(done, default=math.inf) > min([*lost, *told])
 
 
 def _who_waits(entries: Entries, exited: bool) -> Iterable[str]:

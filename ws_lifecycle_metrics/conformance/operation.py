@@ -9,7 +9,7 @@ from typing import Any
 
 from ..labels import safe_label
 from . import frames
-from .application import MOST_MESSAGES, Approach, ListeningClient, client_of
+from .application import MOST_MESSAGES, Approach, HandshakeRefused, ListeningClient, client_of
 from .connection import Unmet
 from .frames import Frame
 from .play import Player
@@ -31,7 +31,7 @@ async def refusal(player: Player, approach: Approach, operation: Step) -> str:
     """
     client = client_of(player, player.next_run("operation"), approach)
     said = ""
-    with suppress(Unmet, OSError):
+    with suppress(Unmet, OSError, HandshakeRefused):
         said = await _first_answer(client, operation)
         await client.do_leave(1000)
     client.over = True
