@@ -126,9 +126,11 @@ async def test_a_limit_says_how_many_are_left_out(tmp_path: Path) -> None:
     async with open_connections(tmp_path, *ROUTES):
         some = await list_connections(tmp_path, "--limit", "1")
         none = await list_connections(tmp_path, "--limit", "0")
+        every = await list_connections(tmp_path, "--limit", "4")
     assert some.stdout.splitlines()[-1] == "3 more; --limit 4 shows all"
     assert "/hangs!" in some.stdout
     assert len(none.stdout.splitlines()) == 2
+    assert "more" not in every.stdout
 
 
 @asynchronous

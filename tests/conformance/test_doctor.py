@@ -267,6 +267,18 @@ def test_a_server_and_its_workers_are_one_server(tmp_path):
     assert sorted(names) == sorted(f"granian ({server.pid})" for server in (one, another))
 
 
+def test_a_server_of_another_user_is_that_users_business(tmp_path, monkeypatch):
+    script = tmp_path / "granian"
+    script.write_text(SERVER)
+    with running_server(script) as server:
+        ours = dict(running.serving_processes())
+        own = os.geteuid()
+        monkeypatch.setattr(running.os, "geteuid", lambda: own + 1)
+        theirs = dict(running.serving_processes())
+    assert f"granian ({server.pid})" in ours
+    assert f"granian ({server.pid})" not in theirs
+
+
 @pytest.mark.parametrize(
     ("name", "variable", "text", "read"),
     [
