@@ -337,6 +337,34 @@ def test_a_user_who_cannot_wait_leaves_no_process(
             os.kill(int(pid), signal.SIGKILL)
 
 
+def test_a_lost_terminal_ends_an_import_that_is_under_way(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    source = "import os, time\nopen({!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    (tmp_path / "slow_app.py").write_text(source.format(str(begun)))
+    code = "import signal as s; s.signal(s.SIGHUP, s.SIG_DFL); "
+    code += "from ws_lifecycle_metrics.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "check", "slow_app:app", *SERVER],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    eventually(lambda: begun.exists() and begun.read_text(), 30)
+    place = Path("/proc", begun.read_text(), "cmdline")
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=20) == 130
+    eventually(lambda: not place.exists() or not place.read_bytes(), 5)
+
+
+def test_an_import_that_takes_too_long_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_app.py").write_text("import time\ntime.sleep(60)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("ws_lifecycle_metrics.conformance.check.IMPORT_SECONDS", 1)
+    result = run("check", "slow_app:app", *SERVER)
+    assert result.exit_code == 2
+    assert result.stderr == "Error: importing slow_app:app took longer than 1 s\n"
+
+
 @pytest.mark.parametrize(
     ("number", "taken_by"),
     [(signal.SIGINT, "the main thread"), (signal.SIGTERM, "another thread")],

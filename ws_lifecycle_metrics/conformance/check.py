@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
+from . import leftovers
 from .application import Approach, CannotRun
 from .result import ServerRun
 from .run import Chosen, Progress, Stopped, not_begun, run_application, run_server, silent
@@ -102,23 +103,35 @@ def check_import(python: str, target: str) -> None:
         # Past `sys.stdout`, which may be the application's by now.
         f"os.write(1, b'\\n{IMPORTED}\\n'); sys.exit(why)"
     )
-    try:
-        done = subprocess.run(
-            [python, "-c", code],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=IMPORT_SECONDS,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        raise CannotRun(f"importing {target} took longer than {IMPORT_SECONDS} s") from None
-    if done.returncode:
-        why = _reason(done.stderr) or f"exit code {done.returncode}"
-        raise CannotRun(f"cannot import {target}: {why}")
-    if IMPORTED not in done.stdout.splitlines():
+    code_of_exit, printed, said = _python(python, code, target)
+    if code_of_exit:
+        raise CannotRun(f"cannot import {target}: {_reason(said) or f'exit code {code_of_exit}'}")
+    if IMPORTED not in printed.splitlines():
         raise CannotRun(f"cannot import {target}: it ends the process, with exit code 0")
+
+
+def _python(python: str, code: str, target: str) -> tuple[int, str, str]:
+    """Run code that imports the target; return its exit code, and what it printed and said."""
+
+    def spawn() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [python, "-c", code],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    with leftovers.spawned(spawn) as process:
+        try:
+            output = process.communicate(timeout=IMPORT_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise CannotRun(f"importing {target} took longer than {IMPORT_SECONDS} s") from None
+        finally:
+            leftovers.forget(process.pid)
+            process.kill()
+    printed, said = (part.decode(errors="replace") for part in output)
+    return process.returncode, printed, said
 
 
 def _reason(said: str) -> str:
