@@ -13,9 +13,11 @@ __all__ = [
     "INSTANCE",
     "ROUTE",
     "Metric",
+    "age",
     "grown",
     "increase",
     "metrics",
+    "of_target",
     "quantile",
     "rate",
     "select",
@@ -47,16 +49,32 @@ def increase(metric: Metric, matchers: str = "", window: str = _RANGE, *, suffix
 def grown(metric: Metric, matchers: str = "", window: str = _RANGE, *, target: str = "") -> str:
     """Return the increase of a counter whose series may appear with their first event.
 
-    increase() sees nothing of what a series is born with. A series with fewer samples in the
-    window than its target (`target` are matchers) was born in it, and so all of its value is new;
-    one that is as old as what is known of the target says nothing about when it counted.
+    increase() sees nothing of what a series is born with. A series that is there now, was not when
+    the window began, and has fewer samples in it than its target (`target` are matchers) was born
+    in it, and so all of its value is new. One that is as old as what is known of the target says
+    nothing about when it counted, and one that has ended no longer counts.
     """
-    series = select(metric, matchers) + f"[{window}]"
-    clock = select(metrics.EXPORTER_TIME, target) + f"[{window}]"
-    on = f"on ({CONFIG.instance()}) group_left ()"
-    younger = f"count_over_time({series}) < {on} count_over_time({clock})"
-    # `and` binds tighter than `or`, and a comparison tighter than both.
-    return f"last_over_time({series}) and {younger} or {increase(metric, matchers, window)}"
+    series = select(metric, matchers)
+    clock = f"count_over_time({select(metrics.EXPORTER_TIME, target)}[{window}])"
+    younger = f"count_over_time({series}[{window}]) < {of_target(clock)}"
+    # The target's other labels may have changed meanwhile, and its old totals not be new by that.
+    before = f"on ({CONFIG.instance(*metric.labels)}) {series} offset {window}"
+    # `and` and `unless` bind tighter than `or`, and a comparison tighter than all three.
+    return f"{series} and {younger} unless {before} or {increase(metric, matchers, window)}"
+
+
+def of_target(expr: str) -> str:
+    """Return the right side of an operation with one value a target, for each of its series.
+
+    A target whose other labels change has two series of that value for a while.
+    """
+    target = CONFIG.instance()
+    return f"on ({target}) group_left () max by ({target}) ({expr})"
+
+
+def age(since: str, matchers: str = "") -> str:
+    """Return the seconds that have gone by since a timestamp, on the exporter's clock alone."""
+    return f"-({since} - {of_target(select(metrics.EXPORTER_TIME, matchers))})"
 
 
 def _over(function: str, metric: Metric, matchers: str, window: str, suffix: str) -> str:

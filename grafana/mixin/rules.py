@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .config import CONFIG
-from .promql import metrics, rate, select, sum_by
+from .promql import age, metrics, rate, select, sum_by
 
 WINDOWS = ("5m", "30m", "1h", "6h")
 FAILED = 'result=~"error|aborted"'
@@ -22,9 +22,7 @@ LOOP_DELAY_P99 = "instance:asgi_worker_event_loop_delay_seconds:p99_rate5m"
 
 def heartbeat_age(matchers: str = "") -> str:
     """Return each worker's heartbeat age, on the exporter's clock alone."""
-    beat, clock = (select(m, matchers) for m in (metrics.WORKER_HEARTBEAT, metrics.EXPORTER_TIME))
-    on = CONFIG.instance()
-    return f"-({beat} - on ({on}) group_left () {clock})"
+    return age(select(metrics.WORKER_HEARTBEAT, matchers), matchers)
 
 
 def expected_workers(matchers: str = "") -> str:

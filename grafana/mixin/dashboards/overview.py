@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..base import BLUE, GREEN, NEUTRAL, ORANGE, PURPLE, RED, WARN_ABOVE_ZERO, YELLOW, Query
 from ..board import Board, Row
 from ..panels import heat, lines, stat
-from ..promql import INSTANCE, ROUTE, grown, metrics, quantile, rate, select, sum_by
+from ..promql import INSTANCE, ROUTE, age, grown, metrics, quantile, rate, select, sum_by
 from ..rules import expected_workers
 from ..tables import table
 from .trust import books, itself
@@ -20,9 +20,7 @@ _NO_STATE = "oldest state timestamps of 0 mean that no connection is in that sta
 def _oldest(state: str) -> str:
     """Return the age of the oldest connection in a state; none: no series."""
     since = select(metrics.OLDEST_STATE, f'{INSTANCE}, state="{state}"')
-    clock = select(metrics.EXPORTER_TIME, INSTANCE)
-    age = f"max(-(({since} > 0) - on (job, instance) group_left () {clock}))"
-    return f"{age} or 0 * max({since})"
+    return f"max({age(f'({since} > 0)', INSTANCE)}) or 0 * max({since})"
 
 
 def _wrong() -> Row:

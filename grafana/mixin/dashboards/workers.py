@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..base import GREEN, ORANGE, PURPLE, RED, YELLOW, Query
 from ..board import Board, Row
 from ..panels import heat, lines, stat, states
-from ..promql import INSTANCE, increase, metrics, quantile, rate, select, sum_by
+from ..promql import INSTANCE, age, increase, metrics, quantile, rate, select, sum_by
 from ..rules import heartbeat_age
 
 _WORKER = "instance, worker"
@@ -134,8 +134,7 @@ def _outside() -> Row:
 
 
 def _restarted() -> Row:
-    clock, start = (select(m, INSTANCE) for m in (metrics.EXPORTER_TIME, metrics.WORKER_START))
-    age = f"-({start} - on (job, instance) group_left () {clock})"
+    since_start = age(select(metrics.WORKER_START, INSTANCE), INSTANCE)
     lost = sum_by("instance", increase(metrics.LOST_CONNECTIONS, INSTANCE))
     return Row(
         "Was a worker restarted or lost?",
@@ -143,7 +142,7 @@ def _restarted() -> Row:
             stat(
                 "Youngest worker",
                 "Time since the last worker began to serve.",
-                Query(f"min({age})"),
+                Query(f"min({since_start})"),
                 unit="s",
                 steps=((None, ORANGE), (300, GREEN)),
                 size=(6, 7),
@@ -151,7 +150,7 @@ def _restarted() -> Row:
             lines(
                 "Time since start",
                 "A saw-tooth is a worker that restarts again and again.",
-                Query(f"max by ({_WORKER}) ({age})", _NAME),
+                Query(f"max by ({_WORKER}) ({since_start})", _NAME),
                 unit="s",
                 size=(9, 7),
             ),
