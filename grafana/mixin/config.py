@@ -22,6 +22,7 @@ class MixinConfig:
     by_instance: tuple[str, ...] = ("job", "instance")  # add "namespace" or "cluster" if you have
     by_job: tuple[str, ...] = ("job",)
     handshake_slo: float = 0.99
+    handshake_minimum: int = 20  # in the long window, so that one alone spends no budget
     stuck_ratio: float = 0.05
     stuck_minimum: int = 5
     loop_delay_p99: float = 0.5  # seconds

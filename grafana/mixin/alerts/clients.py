@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from ..alert import Alert, Condition, Runbook
 from ..config import CONFIG
-from ..promql import metrics, number, rate, sum_by
+from ..promql import increase, metrics, number, rate, sum_by
 from ..rules import handshake_errors
 
+_MINIMUM = CONFIG.handshake_minimum
 _LOG = "journalctl --since -30min -u YOUR-SERVICE"
 
 
 def _burn(factor: float, windows: tuple[str, str], wait: str, severity: str) -> Condition:
-    """Fire where both windows spend the budget `factor` times too fast."""
+    """Fire where both windows spend the budget `factor` times too fast, on enough handshakes."""
     limit = f"{factor * (1 - CONFIG.handshake_slo):.4g}"
     short, long = (handshake_errors(window) for window in windows)
+    attempts = sum_by(CONFIG.job(), increase(metrics.HANDSHAKES, window=windows[1]))
     return Condition(
-        expr=f"{long} > {limit}\nand {short} > {limit}",
+        expr=f"{long} > {limit}\nand {short} > {limit}\nand {attempts} >= {_MINIMUM}",
         wait=wait,
         severity=severity,
         labels={"window": windows[1]},
@@ -33,7 +35,9 @@ BURN = Alert(
     runbook=Runbook(
         meaning=f"Of all handshakes {CONFIG.handshake_slo:.0%} shall be answered. `error`: the"
         " application raised; `aborted`: the client left before the answer. At the fast rate the"
-        " budget of 30 days is gone in two days, at the slow one in five.",
+        " budget of 30 days is gone in two days, at the slow one in five. Neither is told from"
+        f" fewer than {_MINIMUM} handshakes in its long window (`window`), of which one alone may"
+        " have failed: where clients come less often, all may fail and nothing fires.",
         impact="New clients do not get in; those already connected do not notice.",
         commands=(
             "curl -s http://127.0.0.1:10464/metrics | grep handshakes_total | grep -v ' 0.0$'",
