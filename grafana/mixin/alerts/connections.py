@@ -6,7 +6,9 @@ from ..alert import Alert, Condition, Runbook
 from ..config import CONFIG
 from ..promql import metrics, number, select, sum_by
 
-_STUCK = sum_by(CONFIG.job("http_route"), select(metrics.STUCK_CONNECTIONS))
+# An orphan outlives its connection, so that it is none of those that are active.
+_OPEN = 'reason!="orphan_subscription"'
+_STUCK = sum_by(CONFIG.job("http_route"), select(metrics.STUCK_CONNECTIONS, _OPEN))
 _ACTIVE = sum_by(CONFIG.job("http_route"), select(metrics.ACTIVE_CONNECTIONS))
 _JSON = "curl -s http://127.0.0.1:10464/connections"
 
@@ -29,7 +31,8 @@ STUCK = Alert(
         meaning=f"More than {CONFIG.stuck_ratio:.0%} of a route's connections, and at least"
         f" {CONFIG.stuck_minimum}, have been in one place for longer than allowed. The label"
         " `reason` of the panels says in which: `handshake`, `send_blocked`, `closing`,"
-        " `receive_withheld`, `draining`, `ghost` or `orphan_subscription`.",
+        " `receive_withheld`, `draining` or `ghost`. An `orphan_subscription` has no connection any"
+        f" more; {CONFIG.prefix}SubscriptionsOrphaned tells of it.",
         impact="Clients see a connection that does nothing; new ones may share their fate.",
         commands=("ws-lifecycle-metrics connections", _JSON, "ss -tn state close-wait | head"),
         causes=(
