@@ -14,6 +14,7 @@ __all__ = [
     "ROUTE",
     "Metric",
     "age",
+    "firing",
     "grown",
     "increase",
     "metrics",
@@ -75,6 +76,15 @@ def of_target(expr: str) -> str:
 def age(since: str, matchers: str = "") -> str:
     """Return the seconds that have gone by since a timestamp, on the exporter's clock alone."""
     return f"-({since} - {of_target(select(metrics.EXPORTER_TIME, matchers))})"
+
+
+def firing(alert: str, labels: str) -> str:
+    """Return 1 for each of `labels` for which an alert fires: so it may stay while its fault does.
+
+    An alert that compares with what was some time ago loses that as time goes by.
+    """
+    name = CONFIG.prefix + alert
+    return f'max by ({labels}) (ALERTS{{alertname="{name}", alertstate="firing"}})'
 
 
 def _over(function: str, metric: Metric, matchers: str, window: str, suffix: str) -> str:

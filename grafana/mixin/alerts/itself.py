@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..alert import Alert, Condition, Runbook
 from ..config import CONFIG
-from ..promql import increase, metrics, select, sum_by
+from ..promql import firing, increase, metrics, select, sum_by
 
 _METRICS = "curl -s http://127.0.0.1:10464/metrics | grep ^ws_lifecycle_metrics"
 
@@ -16,7 +16,8 @@ DOWN = Alert(
         Condition(
             # No job is named: a target that has ever shown our clock is ours.
             expr=f"up == 0\nand on ({CONFIG.instance()})"
-            f" present_over_time({select(metrics.EXPORTER_TIME)}[1d])\n"
+            f" (present_over_time({select(metrics.EXPORTER_TIME)}[1d])"
+            f" or {firing('ExporterDown', CONFIG.instance())})\n"
             f"or {select(metrics.COLLECTOR_SUCCESS)} == 0",
             wait="2m",
             severity="warning",
@@ -24,7 +25,8 @@ DOWN = Alert(
     ),
     runbook=Runbook(
         meaning="A target that answered within the last day does not any more, or answers that it"
-        " could not collect.",
+        " could not collect. It fires until the target answers or is taken out of the scrape"
+        " configuration.",
         impact="All other alerts of this host are blind. The workers themselves are not affected.",
         commands=(
             "systemctl status ws-lifecycle-metrics",

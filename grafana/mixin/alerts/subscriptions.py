@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..alert import Alert, Condition, Runbook
 from ..config import CONFIG
-from ..promql import metrics, rate, select, sum_by
+from ..promql import firing, metrics, rate, select, sum_by
 
 _OPERATION = CONFIG.job("graphql_operation_name")
 _ORPHANS = sum_by(CONFIG.instance(), select(metrics.SUBSCRIPTION_ORPHANS))
@@ -54,17 +54,19 @@ SILENT = Alert(
     summary="Subscribers are connected and get no events any more.",
     description=(
         "{{ $labels.graphql_operation_name }} ({{ $labels.job }}) has subscribers, had events an"
-        " hour ago and has had none for 15 minutes."
+        " hour earlier and has had none for at least 15 minutes."
     ),
     conditions=(
         Condition(
-            expr=f"{_LIVE} > 0\nand {_events()} == 0\nand {_events(' offset 1h')} > 0",
+            expr=f"{_LIVE} > 0\nand {_events()} == 0\nand"
+            f" ({_events(' offset 1h')} > 0 or {firing('SubscriptionSilent', _OPERATION)})",
             wait="15m",
             severity="warning",
         ),
     ),
     runbook=Runbook(
-        meaning="A subscription has live clients, delivered events an hour ago, and none now.",
+        meaning="A subscription has live clients, delivered events an hour before this began, and"
+        " none since. It fires until there are events again, or no clients.",
         impact="Clients show old data and do not know it: the connection looks healthy.",
         commands=(
             "ws-lifecycle-metrics connections",
