@@ -15,6 +15,7 @@ from tests.rules.mixin import (
     DASHBOARDS,
     PROMETHEUS_OWN,
     Expression,
+    alerts,
     dashboard,
     expressions,
     known_metrics,
@@ -222,6 +223,14 @@ def test_the_expression_that_the_documentation_recommends_is_the_mixins_own():
     (shown,) = re.findall(r"```promql\n(.*?)```", page, re.S)
     made = grown(CLOSES, window="10m")
     assert str(promql_parser.parse(shown)) == str(promql_parser.parse(made))
+
+
+def test_what_the_documentation_recommends_to_alert_on_tells_jobs_and_hosts_apart():
+    page = (ROOT / "docs" / "watchdog.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```promql\n(.*?)```", page, re.S)
+    workers, connections = shown.splitlines()
+    assert workers in [rule["expr"] for rule in alerts()]
+    assert connections.startswith(f"sum by ({CONFIG.job('http_route', 'reason')}) (")
 
 
 def test_what_the_catalogue_lacks_is_noticed():
