@@ -82,6 +82,64 @@ def test_what_goes_wrong_is_raised(app, error):
         asyncio.run(visit())
 
 
+async def failing(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    if (await receive()).get("text") == "raise":
+        await send({"type": "websocket.send", "text": "before"})
+        raise ZeroDivisionError
+
+
+def test_an_exception_between_messages_is_raised_where_the_test_waits():
+    async def talk():
+        async with websocket(failing) as socket:
+            await socket.send("raise")
+            assert await socket.receive() == "before"
+            await socket.receive()
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(asyncio.wait_for(talk(), 3))
+
+
+def test_an_exception_that_the_test_expects_is_raised_once():
+    async def talk():
+        async with websocket(failing) as socket:
+            await socket.send("raise")
+            await socket.receive()
+            for _ in range(2):
+                with pytest.raises(ZeroDivisionError):
+                    await socket.receive()
+
+    asyncio.run(asyncio.wait_for(talk(), 3))
+
+
+def test_a_return_between_messages_is_told_where_the_test_waits():
+    async def talk():
+        async with websocket(failing) as socket:
+            await socket.send("return")
+            for _ in range(2):
+                with pytest.raises(RuntimeError, match="ended without a close"):
+                    await socket.receive()
+        async with websocket(failing) as socket:
+            await socket.close()
+            with pytest.raises(RuntimeError, match=r"has ended$"):
+                await socket.receive()
+
+    asyncio.run(asyncio.wait_for(talk(), 3))
+
+
+def test_an_end_without_an_answer_is_a_rejection():
+    async def ending(scope, receive, send):
+        await receive()
+
+    async def visit():
+        async with websocket(ending):
+            pass
+
+    with pytest.raises(Rejected, match="ended without an answer"):
+        asyncio.run(asyncio.wait_for(visit(), 3))
+
+
 def test_findings_are_kept():
     async def visit():
         async with websocket(forgetful) as socket:

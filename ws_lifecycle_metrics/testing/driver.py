@@ -31,8 +31,9 @@ class WebSocket:
         self.subprotocol: str | None = None
         self._timeout = timeout
         self._to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._from_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._from_app: asyncio.Queue[dict[str, Any] | asyncio.Task[Any]] = asyncio.Queue()
         self._gone = False
+        self._told = False  # the caller has had the application's exception
 
     @property
     def findings(self) -> list[Rule]:
@@ -45,8 +46,14 @@ class WebSocket:
         await self._to_app.put({"type": "websocket.receive", key: message})
 
     async def receive(self) -> str | bytes:
-        """Wait for a message; raises `Closed`, or TimeoutError."""
+        """Wait for a message; raises `Closed`, the application's own exception, or TimeoutError.
+
+        RuntimeError says that the application has ended, and will send nothing more.
+        """
         event = await self._next()
+        if event is None:
+            why = "" if self._gone else " without a close"
+            raise RuntimeError(f"the application has ended{why}")
         if event["type"] == "websocket.close":
             raise Closed(event.get("code", 1000), event.get("reason") or "")
         text: str | None = event.get("text")
@@ -58,9 +65,17 @@ class WebSocket:
             self._gone = True
             await self._to_app.put({"type": "websocket.disconnect", "code": code, "reason": ""})
 
-    async def _next(self) -> dict[str, Any]:
+    async def _next(self) -> dict[str, Any] | None:
+        """Return what the application sends next, None if it has ended; raises its exception."""
         async with asyncio.timeout(self._timeout):
-            return await self._from_app.get()
+            event = await self._from_app.get()
+        if isinstance(event, dict):
+            return event
+        self._from_app.put_nowait(event)  # for the next one who asks
+        if not event.cancelled() and event.exception() is not None:
+            self._told = True
+            event.result()
+        return None
 
     async def _asgi_receive(self) -> dict[str, Any]:
         return await self._to_app.get()
@@ -72,17 +87,15 @@ class WebSocket:
         if message["type"] == "websocket.close":
             await self.close(message.get("code", 1000))
 
-    async def _open(self) -> None:
-        await self._to_app.put({"type": "websocket.connect"})
+    def _open(self, app: asyncio.Task[Any]) -> None:
+        # Its end stands in the queue, so that what it sent before is received first.
+        app.add_done_callback(self._from_app.put_nowait)
+        self._to_app.put_nowait({"type": "websocket.connect"})
 
-    async def _accepted(self, app: asyncio.Task[None]) -> None:
-        answer = asyncio.ensure_future(self._next())
-        await asyncio.wait({answer, app}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            answer.cancel()
-            await app  # its own exception is the better one
+    async def _accepted(self) -> None:
+        event = await self._next()
+        if event is None:
             raise Rejected("the application ended without an answer")
-        event = await answer
         if event["type"] != "websocket.accept":
             await self.close(1006)
             raise Rejected(f"the application answered with {event['type']}")
@@ -108,14 +121,15 @@ async def websocket(
     scope = _scope(path, list(subprotocols), list(headers))
     task = asyncio.ensure_future(recorder(scope, socket._asgi_receive, socket._asgi_send))
     try:
-        await socket._open()
-        await socket._accepted(task)
+        socket._open(task)
+        await socket._accepted()
         yield socket
         await socket.close()
         await asyncio.wait({task}, timeout=timeout)
         if not task.done():
             raise TimeoutError(f"the application has not ended {timeout:g} s after the client left")
-        task.result()
+        if not socket._told:
+            task.result()
     finally:
         task.cancel()
         # Never by `await task`: an application may swallow its cancellation.
