@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from ws_lifecycle_metrics.testing import Closed, Rejected, websocket
+from ws_lifecycle_metrics.testing import Closed, Recorder, Rejected, websocket
 
 pytest_plugins = ["pytester"]
 
@@ -138,6 +138,35 @@ def test_an_end_without_an_answer_is_a_rejection():
 
     with pytest.raises(Rejected, match="ended without an answer"):
         asyncio.run(asyncio.wait_for(visit(), 3))
+
+
+@pytest.mark.parametrize(
+    ("error", "what", "rules"),
+    [
+        (SystemExit, "raised", ["app.exception"]),
+        (pytest.fail.Exception, "raised", ["app.exception"]),
+        (asyncio.CancelledError, "cancelled", []),
+        (KeyboardInterrupt, "cancelled", []),
+    ],
+)
+def test_only_what_others_end_is_recorded_as_cancelled(error, what, rules):
+    entries = []
+
+    async def ending(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        raise error
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        pass
+
+    recorder = Recorder(ending, lambda scope: entries.append)
+    with pytest.raises(error):
+        asyncio.run(recorder({"type": "websocket"}, receive, send))
+    assert (entries[-1].what, [rule.id for rule in entries[-1].findings]) == (what, rules)
 
 
 def test_findings_are_kept():

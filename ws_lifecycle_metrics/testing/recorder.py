@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ class Entry:
 
 
 Tell = Callable[[Entry], object]
+_ENDED_BY_OTHERS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)
 
 
 class Watch:
@@ -89,10 +91,12 @@ class Watch:
         """The application returned, raised or was cancelled."""
         if error is None:
             return self._note("returned", findings=self.lifecycle.returned(self._pending))
-        if isinstance(error, Exception):
-            found = self.lifecycle.raised(error, self._pending)
-            return self._note("raised", findings=found, error=type(error).__name__)
-        return self._note("cancelled", findings=self.lifecycle.cancelled())
+        if isinstance(error, _ENDED_BY_OTHERS):
+            return self._note("cancelled", findings=self.lifecycle.cancelled())
+        # The lifecycle forgives what tells a process to stop, and sys.exit() looks like that.
+        own = isinstance(error, (Exception, BaseExceptionGroup))
+        found = self.lifecycle.raised(error if own else Exception(), self._pending)
+        return self._note("raised", findings=found, error=type(error).__name__)
 
 
 class Recorder:
