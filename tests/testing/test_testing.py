@@ -141,6 +141,38 @@ def test_an_end_without_an_answer_is_a_rejection():
 
 
 @pytest.mark.parametrize(
+    ("asked", "path", "raw_path", "query_string"),
+    [
+        ("/chat?x=1", "/chat", b"/chat", b"x=1"),
+        ("/caf%C3%A9%2Fbar?x=%20&y=a/b?c", "/caf\u00e9/bar", b"/caf%C3%A9%2Fbar", b"x=%20&y=a/b?c"),
+        ("/caf\u00e9 bar?x=\u00e9", "/caf\u00e9 bar", b"/caf%C3%A9%20bar", b"x=%C3%A9"),
+    ],
+    ids=["plain", "encoded", "to encode"],
+)
+def test_addresses_are_as_a_server_gives_them(asked, path, raw_path, query_string):
+    scope = asyncio.run(scope_of(asked))
+    found = (scope["path"], scope["raw_path"], scope["query_string"])
+    assert found == (path, raw_path, query_string)
+
+
+def test_headers_have_names_in_lower_case():
+    scope = asyncio.run(scope_of("/", headers=[(b"Cookie", b"Id=A"), (b"X-Id", b"B")]))
+    assert scope["headers"] == [(b"host", b"testserver"), (b"cookie", b"Id=A"), (b"x-id", b"B")]
+
+
+async def scope_of(path, **options):
+    scopes = []
+
+    async def app(scope, receive, send):
+        scopes.append(scope)
+        await echo(scope, receive, send)
+
+    async with websocket(app, path, **options):
+        pass
+    return scopes[0]
+
+
+@pytest.mark.parametrize(
     ("error", "what", "rules"),
     [
         (SystemExit, "raised", ["app.exception"]),

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote, unquote
 
 from ..protocol import Rule
 from .recorder import ASGIApp, Entry, Recorder
+
+_SAFE = "/%:@!$&'()*+,;="  # what a path may have as it is; with % as it may be encoded already
 
 
 class Rejected(Exception):  # noqa: N818  # an answer, not an error
@@ -142,16 +145,17 @@ def _scope(
     path: str, subprotocols: list[str], headers: list[tuple[bytes, bytes]]
 ) -> dict[str, Any]:
     path, _, query = path.partition("?")
+    raw = quote(path, safe=_SAFE)
     return {
         "type": "websocket",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": "1.1",
         "scheme": "ws",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": query.encode(),
+        "path": unquote(raw),
+        "raw_path": raw.encode(),
+        "query_string": quote(query, safe=_SAFE + "?").encode(),
         "root_path": "",
-        "headers": [(b"host", b"testserver"), *headers],
+        "headers": [(b"host", b"testserver"), *((name.lower(), value) for name, value in headers)],
         "client": ("127.0.0.1", 50000),
         "server": ("127.0.0.1", 8000),
         "subprotocols": subprotocols,
