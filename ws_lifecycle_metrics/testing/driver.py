@@ -35,7 +35,8 @@ class WebSocket:
         self._timeout = timeout
         self._to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._from_app: asyncio.Queue[dict[str, Any] | asyncio.Task[Any]] = asyncio.Queue()
-        self._gone = False
+        self._accepted = self._app_closed = self._gone = False
+        self._closed: Closed | None = None
         self._told = False  # the caller has had the application's exception
 
     @property
@@ -53,12 +54,15 @@ class WebSocket:
 
         RuntimeError says that the application has ended, and will send nothing more.
         """
+        if self._closed is not None:
+            raise self._closed
         event = await self._next()
         if event is None:
             why = "" if self._gone else " without a close"
             raise RuntimeError(f"the application has ended{why}")
         if event["type"] == "websocket.close":
-            raise Closed(event.get("code", 1000), event.get("reason") or "")
+            self._closed = Closed(event.get("code", 1000), event.get("reason") or "")
+            raise self._closed
         text: str | None = event.get("text")
         return text if text is not None else bytes(event["bytes"])
 
@@ -84,10 +88,20 @@ class WebSocket:
         return await self._to_app.get()
 
     async def _asgi_send(self, message: dict[str, Any]) -> None:
+        if self._app_closed:
+            raise RuntimeError("the application has closed")
         if self._gone:
             raise OSError("the client is gone")  # ASGI WebSocket, Disconnected Client
+        kind = message["type"]
+        if self._accepted and kind not in ("websocket.send", "websocket.close"):
+            raise RuntimeError(f"a WebSocket that is open takes no {kind}")
+        payload = (message.get("text"), message.get("bytes"))
+        if kind == "websocket.send" and payload == (None, None):
+            raise RuntimeError("a websocket.send has to have text or bytes")
+        self._accepted = self._accepted or kind == "websocket.accept"
         await self._from_app.put(message)
-        if message["type"] == "websocket.close":
+        if kind == "websocket.close":
+            self._app_closed = True
             await self.close(message.get("code", 1000))
 
     def _open(self, app: asyncio.Task[Any]) -> None:
@@ -95,7 +109,7 @@ class WebSocket:
         app.add_done_callback(self._from_app.put_nowait)
         self._to_app.put_nowait({"type": "websocket.connect"})
 
-    async def _accepted(self) -> None:
+    async def _answered(self) -> None:
         event = await self._next()
         if event is None:
             raise Rejected("the application ended without an answer")
@@ -125,7 +139,7 @@ async def websocket(
     task = asyncio.ensure_future(recorder(scope, socket._asgi_receive, socket._asgi_send))
     try:
         socket._open(task)
-        await socket._accepted()
+        await socket._answered()
         yield socket
         await socket.close()
         await asyncio.wait({task}, timeout=timeout)
