@@ -177,6 +177,29 @@ def test_the_fixture_can_be_strict(pytester):
     pytester.runpytest_inprocess("-q").assert_outcomes(passed=1)
 
 
+def test_a_violation_that_the_application_swallows_fails_a_strict_test(pytester):
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(
+        "import asyncio\n"
+        "from contextlib import suppress\n"
+        "from ws_lifecycle_metrics.testing import websocket\n"
+        "async def app(scope, receive, send):\n"
+        "    await receive()\n"
+        '    await send({"type": "websocket.accept"})\n'
+        "    with suppress(Exception):\n"
+        '        await send({"type": "websocket.accept"})\n'
+        "    await receive()\n"
+        "async def visit(app):\n"
+        "    async with websocket(app):\n"
+        "        pass\n"
+        "def test_it(asgi_lifecycle):\n"
+        "    asyncio.run(visit(asgi_lifecycle.strict(app)))\n"
+    )
+    result = pytester.runpytest_inprocess("-q")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*the protocol was broken: app.accept-twice*"])
+
+
 def test_an_application_that_swallows_its_cancellation_is_left():
     over = asyncio.Event()
 

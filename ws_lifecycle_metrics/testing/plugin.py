@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ..config import Config
+from ..conversation import ProtocolViolation
 from ..middleware import LifecycleMiddleware
 from ..protocol import RULES, Rule, Severity
 from .recorder import ASGIApp, Entry, Recorder
@@ -26,16 +28,38 @@ class Guard:
         # The clients of frameworks make scopes with less in it than a server's has to have.
         self._ignored = {"server.scope-invalid"}
         self._least = Severity.WARNING
+        self._raised: list[tuple[Entry, Rule]] = []
         self.entries: list[Entry] = []
 
     def __call__(self, app: ASGIApp) -> Recorder:
         """Return `app`, recorded: the test fails at its end if a rule was broken."""
         return Recorder(app, lambda scope: self.entries.append)
 
-    def strict(self, app: ASGIApp) -> LifecycleMiddleware:
-        """Return `app` under the policy strict: an error raises `ProtocolViolation` at once."""
+    def strict(self, app: ASGIApp) -> ASGIApp:
+        """Return `app` under the policy strict: an error raises `ProtocolViolation` at once.
+
+        The test fails at its end, too, if the application swallowed that.
+        """
         config = Config(policy="strict", directory=str(self._directory), service="test")
-        return LifecycleMiddleware(app, config=config)
+        judged = LifecycleMiddleware(self(app), config=config)
+
+        async def strict(scope: Any, receive: Any, send: Any) -> Any:
+            try:
+                return await judged(scope, receive, send)
+            except ProtocolViolation as violation:
+                self._note_raised(violation.rule)
+                raise
+
+        return strict
+
+    def _note_raised(self, rule: Rule) -> None:
+        """Note that the test was told of the last breach of a rule, and may have asked for it."""
+        for entry in reversed(self.entries):
+            if rule in entry.findings:
+                self._raised.append((entry, rule))
+                return
+            if entry.what == "raised" and entry.detail["error"] == ProtocolViolation.__name__:
+                self._raised.append((entry, RULES["app.exception"]))  # it is ours
 
     def ignore(self, *rules: str, below: Severity | str | None = None) -> None:
         """Suppress rules by id, or all below a severity; raises ValueError for an unknown id."""
@@ -49,7 +73,12 @@ class Guard:
     @property
     def findings(self) -> list[Rule]:
         """The broken rules that count: by default warnings and errors."""
-        return [rule for entry in self.entries for rule in entry.findings if self._counts(rule)]
+        return [
+            rule
+            for entry in self.entries
+            for rule in entry.findings
+            if self._counts(rule) and (entry, rule) not in self._raised
+        ]
 
     def _counts(self, rule: Rule) -> bool:
         return rule.id not in self._ignored and _RANKS[rule.severity] >= _RANKS[self._least]
