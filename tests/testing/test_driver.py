@@ -109,8 +109,8 @@ async def scope_of(path, **options):
     return scopes[0]
 
 
-def talk_to(app, *, send=()):
-    """Open, send, and return the socket's findings and what its application met in the end."""
+def talk_to(app):
+    """Open, receive, and return the socket's findings and what its application met in the end."""
     met = []
 
     async def noting(scope, receive, send):
@@ -122,8 +122,6 @@ def talk_to(app, *, send=()):
 
     async def talk():
         async with websocket(noting) as socket:
-            for message in send:
-                await socket.send(message)
             with pytest.raises((Closed, RuntimeError)):
                 await socket.receive()
         return [rule.id for rule in socket.findings], met
@@ -199,3 +197,62 @@ def test_closed_is_raised_again():
                 assert (closed.value.code, closed.value.reason) == (1000, "")
 
     asyncio.run(asyncio.wait_for(talk(), 3))
+
+
+def test_an_application_that_closed_is_told_its_own_code():
+    met = []
+
+    async def closing(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 4001})
+        met.append(await receive())
+
+    assert talk_to(closing) == ([], [])
+    assert met == [{"type": "websocket.disconnect", "code": 4001, "reason": ""}]
+
+
+def test_the_client_leaves_an_application_that_denies():
+    met = []
+
+    async def denying(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 403, "headers": []})
+        try:
+            await asyncio.Event().wait()
+        finally:
+            met.append(await receive())
+
+    async def visit():
+        async with websocket(denying):
+            pass
+
+    with pytest.raises(Rejected, match=r"websocket\.http\.response\.start"):
+        asyncio.run(asyncio.wait_for(visit(), 3))
+    assert met == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
+
+
+@pytest.mark.parametrize(("together", "findings"), [(2, ["app.receive-concurrent"]), (1, [])])
+def test_receives_at_the_same_time_are_found(together, findings):
+    waiting = asyncio.Event()
+
+    async def reading(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        reads = [asyncio.ensure_future(receive()) for _ in range(together)]
+        await asyncio.sleep(0)  # they have begun
+        waiting.set()
+        await asyncio.gather(*reads)
+        await receive()
+        await send({"type": "websocket.close"})
+
+    async def talk():
+        async with websocket(reading) as socket:
+            await waiting.wait()
+            for _ in range(together + 1):
+                await socket.send("x")
+            with pytest.raises(Closed):
+                await socket.receive()
+        return [rule.id for rule in socket.findings]
+
+    assert asyncio.run(asyncio.wait_for(talk(), 3)) == findings
