@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 
 import pytest
+import trio
 
 from ws_lifecycle_metrics.testing import Closed, Recorder, Rejected, websocket
 
@@ -86,7 +87,6 @@ def test_what_goes_wrong_is_raised(app, error):
     ("error", "what", "rules"),
     [
         (SystemExit, "raised", ["app.exception"]),
-        (pytest.fail.Exception, "raised", ["app.exception"]),
         (asyncio.CancelledError, "cancelled", []),
         (KeyboardInterrupt, "cancelled", []),
     ],
@@ -109,6 +109,30 @@ def test_only_what_others_end_is_recorded_as_cancelled(error, what, rules):
     with pytest.raises(error):
         asyncio.run(recorder({"type": "websocket"}, receive, send))
     assert (entries[-1].what, [rule.id for rule in entries[-1].findings]) == (what, rules)
+
+
+def test_a_cancellation_by_trio_is_one():
+    entries = []
+
+    async def waiting(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await trio.sleep_forever()
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        pass
+
+    async def visit():
+        with trio.move_on_after(0.05):
+            await Recorder(waiting, lambda scope: entries.append)(
+                {"type": "websocket"}, receive, send
+            )
+
+    trio.run(visit)
+    assert (entries[-1].what, entries[-1].findings) == ("cancelled", ())
 
 
 def test_findings_are_kept():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,7 +30,6 @@ class Entry:
 
 
 Tell = Callable[[Entry], object]
-_ENDED_BY_OTHERS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)
 
 
 class Watch:
@@ -91,11 +89,12 @@ class Watch:
         """The application returned, raised or was cancelled."""
         if error is None:
             return self._note("returned", findings=self.lifecycle.returned(self._pending))
-        if isinstance(error, _ENDED_BY_OTHERS):
+        if not isinstance(error, (Exception, BaseExceptionGroup, SystemExit)):
+            # Whatever else there is comes from outside, such as trio's own cancellation.
             return self._note("cancelled", findings=self.lifecycle.cancelled())
         # The lifecycle forgives what tells a process to stop, and sys.exit() looks like that.
-        own = isinstance(error, (Exception, BaseExceptionGroup))
-        found = self.lifecycle.raised(error if own else Exception(), self._pending)
+        blamed = Exception() if isinstance(error, SystemExit) else error
+        found = self.lifecycle.raised(blamed, self._pending)
         return self._note("raised", findings=found, error=type(error).__name__)
 
 
