@@ -42,6 +42,7 @@ def test_clean_is_zero() -> None:
     assert last == "clean"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["uvicorn-websockets-sansio", "hypercorn"])
 @pytest.mark.parametrize("call", [("make_echo", "--factory"), ("make_echo()",)], ids=" ".join)
 def test_an_application_that_a_factory_makes_is_tried(server: str, call: tuple[str, ...]) -> None:
@@ -412,6 +413,7 @@ def test_a_server_that_an_interrupt_comes_before_is_marked() -> None:
     assert last == "incomplete: interrupted"
 
 
+@pytest.mark.slow
 def test_progress_is_for_terminals() -> None:
     command = [sys.executable, "-m", "ws_lifecycle_metrics", "check", *SERVER]
     command += ["tests.conformance.apps:echo", "--scenario", "text", "--format", "json"]

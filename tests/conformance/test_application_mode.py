@@ -75,6 +75,7 @@ def test_no_false_finding_on_any_server(name, server):
 OPERATING = ("gql-query", "gql-complete", "gql-reset")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subprotocol", ["graphql-transport-ws", "graphql-ws"])
 @pytest.mark.parametrize(
     ("query", "why"),
@@ -96,6 +97,7 @@ def test_trials_of_a_refused_operation_could_not_run(subprotocol, query, why):
     assert Report(target="x", servers=(run,)).exit_code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subprotocol", ["graphql-transport-ws", "graphql-ws"])
 @pytest.mark.parametrize(
     ("operation", "refused"),
