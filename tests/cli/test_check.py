@@ -310,6 +310,7 @@ def checking(app: str, tmp_path: Path, *arguments: str) -> tuple[subprocess.Pope
     return process, folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "numbers",
     [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT), (signal.SIGHUP,)],

@@ -17,7 +17,7 @@ from tests.exporter.traffic import asynchronous
 from tests.store.support import die, start_worker
 from ws_lifecycle_metrics import Config
 from ws_lifecycle_metrics.config import ExporterConfig
-from ws_lifecycle_metrics.conformance import doctor, running
+from ws_lifecycle_metrics.conformance import doctor, running, sidecar
 from ws_lifecycle_metrics.conformance.process import free_port
 from ws_lifecycle_metrics.exporter.server import Exporter
 from ws_lifecycle_metrics.store import layout as at
@@ -203,7 +203,9 @@ async def test_a_guarded_sidecar_is_told_from_none(tmp_path, tls, users, level, 
     ids=["a page", "another object", "deep", "nothing more", "no HTTP"],
 )
 @asynchronous
-async def test_what_is_no_sidecar_is_not_taken_for_one(tmp_path, answer, text):
+async def test_what_is_no_sidecar_is_not_taken_for_one(tmp_path, monkeypatch, answer, text):
+    monkeypatch.setattr(sidecar, "SECONDS", 0.5)  # one of them waits for more than it gets
+
     async def serve(reader, writer):
         asked = await reader.readuntil(b"\r\n\r\n")
         writer.write(answer if answer or b"/connections" in asked else b"HTTP/1.1 200 OK\r\n\r\n")

@@ -66,6 +66,7 @@ def test_known_faults_are_named(name, monkeypatch):
     assert judged(name, *KNOWN[name], settle=2.0) == KNOWN[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("client", "rules"),
     [

@@ -80,13 +80,6 @@ async def late_complete_of_another(peer: Peer) -> None:
 
 
 @script
-async def complete_of_nothing(peer: Peer) -> None:
-    await slow_one(peer)
-    peer.complete("unheard-of")
-    peer.leave(1006)
-
-
-@script
 async def complete_of_one_of_two(peer: Peer) -> None:
     await two(peer, "slow", until="next")
     peer.complete("2")

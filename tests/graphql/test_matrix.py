@@ -27,7 +27,6 @@ REASONS: dict[str, dict[str, int]] = {
     "client complete": {"client_complete": 1},
     "client disconnect": {"disconnected": 1},
     "late complete of another": {"completed": 1, "disconnected": 1},
-    "complete of nothing": {"disconnected": 1},
     "complete of one of two": {"client_complete": 1, "disconnected": 1},
     "abrupt loss": {"disconnected": 1},
     "send finds the client gone": {"disconnected": 1},

@@ -105,12 +105,9 @@ def see_gone(watcher: Sidecar, reason: str) -> None:
     watcher.wait(lambda: stuck(watcher, reason) == 0, 30, f"{reason}: gone")
 
 
+pytestmark = pytest.mark.slow
 every_server = pytest.mark.parametrize(
-    "server",
-    [
-        pytest.param(UVICORN, id=UVICORN.name),
-        pytest.param(GRANIAN, id=GRANIAN.name, marks=pytest.mark.slow),
-    ],
+    "server", [pytest.param(server, id=server.name) for server in (UVICORN, GRANIAN)]
 )
 
 
@@ -141,7 +138,6 @@ def test_each_reason_is_told_with_the_line_and_gone_after(server: Server, tmp_pa
             assert watcher.stuck() == {}
 
 
-@pytest.mark.slow
 @every_server
 def test_a_connection_without_a_socket_is_a_ghost(server: Server, tmp_path: Path) -> None:
     with (
@@ -159,7 +155,6 @@ def test_a_connection_without_a_socket_is_a_ghost(server: Server, tmp_path: Path
         see_gone(watcher, "ghost")
 
 
-@pytest.mark.slow
 @every_server
 def test_a_subscription_without_a_connection_is_an_orphan(server: Server, tmp_path: Path) -> None:
     app = ORPHANS.removesuffix(".py").replace("/", ".") + ":app"
