@@ -57,6 +57,7 @@ def test_every_part_measures_and_is_shown(name: str, run: Any, tmp_path: Path) -
         assert f"(plots/{plot_name(name, panel)})" in page
 
 
+@pytest.mark.slow
 def test_a_peer_that_cannot_be_had_is_named(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.version_info", (3, 11, 0, "final", 0))
     found, page = run("overhead", "--candidate", "asgion")
@@ -65,6 +66,7 @@ def test_a_peer_that_cannot_be_had_is_named(run: Any, monkeypatch: pytest.Monkey
     assert "- asgion, inspect is not in it: it needs Python 3.12." in page
 
 
+@pytest.mark.slow
 def test_the_same_results_make_the_same_plots(run: Any, tmp_path: Path) -> None:
     run("overhead")
     plots = {path: path.read_bytes() for path in (tmp_path / "plots").iterdir()}

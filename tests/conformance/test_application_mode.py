@@ -47,6 +47,9 @@ def tried(target: str, approach: Approach, *ids: str, server: str = QUICK, query
     )
 
 
+STRAWBERRY = ("strawberry", "strawberry-legacy")
+
+
 def found(run) -> set[str]:
     assert not run.failed
     assert run.results
@@ -55,7 +58,7 @@ def found(run) -> set[str]:
 
 @pytest.mark.parametrize(
     "name",
-    ["echo", "channels", "strawberry", pytest.param("strawberry-legacy", marks=pytest.mark.slow)],
+    ["echo", "channels", *(pytest.param(n, marks=pytest.mark.slow) for n in STRAWBERRY)],
 )
 def test_a_correct_application_is_clean(name):
     target, approach = CORRECT[name]
@@ -204,7 +207,11 @@ def test_an_application_that_does_not_end_is_blamed(monkeypatch):
         ("rejecting", "/ was refused (403); is --path right?"),
         ("returning", "/ was refused (500); app.return-before-handshake: the application returned"),
         ("raising_at_once", "/ was refused (500); app.exception: an exception left the app"),
-        ("silent", "the application did not answer the handshake on / in time"),
+        pytest.param(
+            "silent",
+            "the application did not answer the handshake on / in time",
+            marks=pytest.mark.slow,
+        ),
         ("flooding", "the application floods: more than 2,000 messages in 0.4 s"),
         ("dying", "the server's process ended during 'open-and-close'"),
         pytest.param(
