@@ -110,19 +110,26 @@ async def silent(scope, receive, send):
         await asyncio.sleep(60)
 
 
-class Once:
-    """Take the first connection, and refuse each later one."""
+async def slow(scope, receive, send):
+    if scope["type"] == "websocket":
+        await asyncio.sleep(1)
+    await echo(scope, receive, send)
 
-    def __init__(self):
+
+class FirstAnd:
+    """Take the first connection, and give each later one to another application."""
+
+    def __init__(self, later):
+        self.later = later
         self.opened = 0
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "websocket":
             self.opened += 1
-        await (rejecting if self.opened > 1 else echo)(scope, receive, send)
+        await (self.later if self.opened > 1 else echo)(scope, receive, send)
 
 
-once = Once()
+once, slow_later = FirstAnd(rejecting), FirstAnd(slow)
 
 
 class OneAtATime:
@@ -143,22 +150,6 @@ class OneAtATime:
 
 
 one_at_a_time = OneAtATime()
-
-
-class SlowLater:
-    """Answer the first handshake at once, and each later one after a second."""
-
-    def __init__(self):
-        self.opened = 0
-
-    async def __call__(self, scope, receive, send):
-        if scope["type"] == "websocket":
-            self.opened += 1
-            await asyncio.sleep(self.opened > 1)
-        await echo(scope, receive, send)
-
-
-slow_later = SlowLater()
 
 
 async def for_one_host(scope, receive, send):

@@ -33,28 +33,27 @@ async def slow_one(peer: Peer) -> None:
     await peer.until("next")
 
 
-@script
-async def natural_end(peer: Peer) -> None:
+async def to_the_end(peer: Peer, query: str) -> None:
+    """Subscribe to a source that ends, and leave after it."""
     await peer.initialised()
-    peer.subscribe("subscription Count { count(to: 3) }")
+    peer.subscribe(query)
     await peer.until("complete")
     peer.leave()
+
+
+@script
+async def natural_end(peer: Peer) -> None:
+    await to_the_end(peer, "subscription Count { count(to: 3) }")
 
 
 @script
 async def source_raises(peer: Peer) -> None:
-    await peer.initialised()
-    peer.subscribe("subscription Boom { boom }")
-    await peer.until("complete")
-    peer.leave()
+    await to_the_end(peer, "subscription Boom { boom }")
 
 
 @script
 async def fields_fail_in_every_result(peer: Peer) -> None:
-    await peer.initialised()
-    peer.subscribe("subscription Broken { brokenFields { n } }")
-    await peer.until("complete")
-    peer.leave()
+    await to_the_end(peer, "subscription Broken { brokenFields { n } }")
 
 
 @script

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
 import rotel
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
@@ -120,10 +119,7 @@ def collector(receiver: Receiver, directory: Path) -> Iterator[str]:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     try:
         eventually(lambda: _listens(port) or process.poll() is not None, "rotel listens")
-        if process.poll() is not None:
-            said = (directory / "rotel.out").read_text()
-            assert "error while loading shared libraries" in said, said
-            pytest.skip(said)  # a Python that was built without the library
+        assert process.poll() is None, (directory / "rotel.out").read_text()
         yield f"http://{HOST}:{port}"
     finally:
         process.terminate()

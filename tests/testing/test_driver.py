@@ -6,17 +6,8 @@ import asyncio
 
 import pytest
 
+from tests.testing.apps import echo
 from ws_lifecycle_metrics.testing import Closed, Rejected, websocket
-
-
-async def echo(scope, receive, send):
-    await receive()
-    await send({"type": "websocket.accept", "subprotocol": "chat"})
-    while (event := await receive())["type"] == "websocket.receive":
-        if event.get("text") == "close":
-            await send({"type": "websocket.close", "code": 4001, "reason": "asked"})
-            return
-        await send({**event, "type": "websocket.send"})
 
 
 async def failing(scope, receive, send):

@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 import trio
 
+from tests.testing.apps import echo
 from ws_lifecycle_metrics.testing import Closed, Recorder, Rejected, websocket
 
 pytest_plugins = ["pytester"]
@@ -18,16 +19,6 @@ CONFTEST = 'pytest_plugins = ["ws_lifecycle_metrics.testing.plugin"]'
 @pytest.fixture(autouse=True)
 def _no_other_plugins(monkeypatch):
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-
-
-async def echo(scope, receive, send):
-    await receive()
-    await send({"type": "websocket.accept", "subprotocol": "chat"})
-    while (event := await receive())["type"] == "websocket.receive":
-        if event.get("text") == "close":
-            await send({"type": "websocket.close", "code": 4001, "reason": "asked"})
-            return
-        await send({**event, "type": "websocket.send"})
 
 
 async def rejecting(scope, receive, send):

@@ -103,10 +103,8 @@ def _announce(config: ExporterConfig, access: Access, host: str, port: int) -> N
         config.service,
         safe_label(str(service_path(config.directory, config.service))),
     )
-    missing = (
-        *(() if access.encrypts else ("encryption",)),
-        *(() if access.identifies else ("password",)),
-    )
+    there = {"encryption": access.encrypts, "password": access.identifies}
+    missing = [name for name, has in there.items() if not has]
     if missing and not ip_address(host.partition("%")[0]).is_loopback:
         logger.warning(
             "other machines can reach it without %s: see web_config_file", " or ".join(missing)

@@ -112,17 +112,8 @@ def check_import(python: str, target: str) -> None:
 
 def _python(python: str, code: str, target: str) -> tuple[int, str, str]:
     """Run code that imports the target; return its exit code, and what it printed and said."""
-
-    def spawn() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [python, "-c", code],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-
-    with leftovers.spawned(spawn) as process:
+    command = (python, "-c", code)
+    with leftovers.spawned(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             output = process.communicate(timeout=IMPORT_SECONDS)
         except subprocess.TimeoutExpired:

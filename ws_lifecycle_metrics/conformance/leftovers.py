@@ -10,11 +10,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
+from typing import Any
 
 SECONDS = 3.0
 """Seconds for a start that is under way, and for the directories to go."""
@@ -24,10 +25,15 @@ _groups = set[int]()
 _folders = set[Path]()
 
 
-def spawned(spawn: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
-    """Start the leader of a process group, which is known from its first moment on."""
+def spawned(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start the leader of a process group, which is known from its first moment on.
+
+    `options` are those of `subprocess.Popen`.
+    """
     with _starting:
-        process = spawn()
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, start_new_session=True, **options
+        )
         _groups.add(process.pid)
     return process
 

@@ -143,19 +143,13 @@ class Running:
 def _spawn(command: Command, folder: Path, env: dict[str, str]) -> Running:
     port = free_port()
     with (folder / LOG).open("wb") as out:
-
-        def spawn() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(
-                command.argv(port),
-                cwd=command.cwd,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-        process = leftovers.spawned(spawn)
+        process = leftovers.spawned(
+            command.argv(port),
+            cwd=command.cwd,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
     return Running(command, port, folder, process)
 
 

@@ -88,11 +88,11 @@ class Access:
 
     @property
     def terms(self) -> Terms | None:
-        """On which terms clients must speak TLS now. Who began on others has to begin anew."""
-        self._refresh()
+        """On which terms clients must speak TLS. Who began on others has to begin anew."""
         return None if self._web is None else self._web.terms
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Read the files again if one has changed: for each connection, and for each request."""
         if self._path is None or not self._is_due():
             return
         try:
@@ -132,7 +132,6 @@ class Access:
 
         Raises OSError if the client does not begin it or may not come in.
         """
-        self._refresh()
         web = self._web
         if web is None or web.tls is None:
             return None
@@ -149,7 +148,6 @@ class Access:
 
         Raises `BusyError` where that would have to wait for too many others.
         """
-        self._refresh()
         users = {} if self._web is None else self._web.users
         if not users:
             return True
@@ -163,12 +161,12 @@ class Access:
         fingerprint = self._fingerprint(secret, password)
         if name in users and hmac.compare_digest(self._known.get(name, b""), fingerprint):
             return True
-        if not await self._matches(password, secret) or name not in users:
+        if not await self._proves(password, secret) or name not in users:
             return False
         self._known[name] = fingerprint  # a scrape shall not cost a tenth of a second
         return True
 
-    async def _matches(self, password: bytes, secret: bytes) -> bool:
+    async def _proves(self, password: bytes, secret: bytes) -> bool:
         if self._guesses >= MOST_GUESSES:
             raise BusyError
         self._guesses += 1

@@ -110,6 +110,7 @@ class Client:
                     await self._writer.wait_closed()
 
     async def _begin(self) -> None:
+        self._access.refresh()
         async with asyncio.timeout(self._config.header_timeout):
             self._terms = await self._access.secure(self._writer)
         self._begun = True
@@ -140,6 +141,7 @@ class Client:
                 request = await self._next_request(deadline)
             except h11.RemoteProtocolError as error:
                 return await self._refuse(refusal(error.error_status_hint))
+            self._access.refresh()
             if request is None or self._access.terms != self._terms:
                 return None
             if self._http.their_state is h11.SEND_BODY:  # it is never read: the connection ends

@@ -80,7 +80,7 @@ class BoundedSession(requests.Session):
         response.close()
         response._content = body  # what `content` gives; it would read the rest otherwise
         response.reason = safe_label(str(response.reason))  # the exporter logs it
-        if response.is_redirect or 300 <= response.status_code < 400:
+        if 300 <= response.status_code < 400:
             raise NotTakenError(f"the collector redirects elsewhere ({response.status_code})")
         if rejected := _rejected(body):
             raise NotTakenError(f"the collector rejected {rejected} data points")
