@@ -29,6 +29,10 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.+?)^```", text, re.DOTALL | re.MULTILINE)
 
 
+def hashed(password: str) -> str:
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(10)).decode()
+
+
 def set_up(folder: Path, port: int) -> None:
     """Do what the page says, with another address."""
     certificate = re.search(r"^\$ (openssl .+?[^\\])$", blocks("console")[0], re.M | re.S)
@@ -36,8 +40,7 @@ def set_up(folder: Path, port: int) -> None:
     command = certificate[1].replace(ADDRESS, HOST)
     subprocess.run(["sh", "-c", command], cwd=folder, check=True, capture_output=True, timeout=60)
     web, prometheus = blocks("yaml")
-    secret = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()
-    (folder / "web.yml").write_text(web.replace("HASH", secret))
+    (folder / "web.yml").write_text(web.replace("HASH", hashed(PASSWORD)))
     (folder / "password").write_text(PASSWORD)
     prometheus = prometheus.replace(f"{ADDRESS}:10464", f"{HOST}:{port}")
     (folder / "prometheus.yml").write_text(f"global: {{scrape_interval: 1s}}\n{prometheus}")
@@ -80,7 +83,9 @@ def test_prometheus_scrapes_a_guarded_sidecar(tmp_path: Path) -> None:
                 return found[0] if found else {}
 
             eventually(lambda: target().get("health") == "up", 60, "a scrape")
-            (tmp_path / "password").write_text("wrong")
+            # Not its password file: Prometheus 3 reads that once.
+            web = tmp_path / "web.yml"
+            web.write_text(re.sub(r"\$2b\S+", lambda _: hashed("another"), web.read_text()))
             eventually(lambda: "401" in target().get("lastError", ""), 60, "a refusal")
         finally:
             for process in processes:
