@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import ProxyHandler, build_opener
 
@@ -38,8 +39,12 @@ def missing() -> list[str]:
 
 def get(url: str, **parameters: Any) -> Any:
     """Return the JSON, or else the text, of a loopback address."""
-    with _open(f"{url}?{urlencode(parameters)}" if parameters else url, timeout=15) as answer:
-        text = answer.read().decode()
+    try:
+        with _open(f"{url}?{urlencode(parameters)}" if parameters else url, timeout=15) as answer:
+            text = answer.read().decode()
+    except HTTPError as error:
+        error.close()  # it holds the answer
+        raise
     return json.loads(text) if text[:1] in "{[" else text
 
 
