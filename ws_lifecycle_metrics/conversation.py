@@ -282,7 +282,8 @@ class Conversation(Tally):
     def begin(self) -> None:
         """Note that the application is about to be called."""
         self._worker.live[self._serial] = self
-        if self._middleware.config.cancel_stuck_closing:
+        # Under trio there is no loop of asyncio's to ask for one.
+        if self._middleware.config.cancel_stuck_closing and asyncio._get_running_loop() is not None:
             task = asyncio.current_task()
             # Some servers' tasks are no tasks at all, and crash when they are touched.
             self._task = task if isinstance(task, asyncio.Task) else None

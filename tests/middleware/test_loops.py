@@ -394,3 +394,22 @@ def test_a_worker_for_each_thread(config: Config, wrap: Wrap) -> None:
     on("asyncio", main)
     assert unbalanced(books(config), 3) == []
     assert totals(books(config), "received_messages") == 3
+
+
+@both
+def test_a_stuck_task_can_be_cancelled_only_where_there_is_one(
+    config: Config, backend: str
+) -> None:
+    async def refuses(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(CLOSE)
+
+    config = Config(service="test", directory=config.directory, cancel_stuck_closing=True)
+    app = LifecycleMiddleware(refuses, config=config)
+
+    async def main() -> None:
+        peer = Peer([CONNECT])
+        await app(scope(), peer.receive, peer.send)
+
+    on(backend, main)
+    assert not unbalanced(books(config), 1)
