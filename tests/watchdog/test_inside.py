@@ -500,6 +500,40 @@ def test_in_a_forked_child_a_thread_of_its_own_watches(tmp_path):
     assert run(FORKED_HANG, tmp_path).strip() == "0"
 
 
+FORKED_TIMER = """
+import asyncio, os, sys, time
+from pathlib import Path
+from ws_lifecycle_metrics import Config, LifecycleMiddleware
+
+options = {"stuck_loop_blocked": 0.5, "stall_megamiss": 0.3, "faulthandler": True}
+config = Config(service="test", directory=sys.argv[1], **options)
+async def passes(scope, receive, send): ...
+app = LifecycleMiddleware(passes, config=config)
+
+def hangs(done):
+    deadline = time.monotonic() + 20
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not done()
+
+async def main():
+    await app({"type": "http"}, None, None)
+    [faults] = Path(sys.argv[1]).glob("test/*.faults")
+    child = os.fork()
+    if not child:
+        sys.exit()
+    print("not told" if hangs(lambda: "in main" in faults.read_text()) else "told")
+    ended = os.waitpid(child, os.WNOHANG)[0] or not os.kill(child, 9)
+    print("ended" if ended == child else "hangs")
+
+asyncio.run(main())
+"""
+
+
+def test_a_fork_while_faulthandler_waits_keeps_the_parents_timer_and_lets_the_child_end(tmp_path):
+    assert run(FORKED_TIMER, tmp_path).splitlines() == ["told", "ended"]
+
+
 def test_what_faulthandler_writes_is_bounded_and_so_is_what_is_read_of_it(tmp_path):
     worker = start_worker(tmp_path, faulthandler=True)
     path = place(tmp_path) / worker.segment.name.replace(".segment", ".faults")

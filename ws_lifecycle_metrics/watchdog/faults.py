@@ -20,6 +20,8 @@ class Timer:
 
     _armed: ClassVar[Timer | None] = None
     """Who armed it last: no other may take it away."""
+    _forks: ClassVar[bool] = False
+    """Whether the process is about to fork: until then nobody arms it."""
 
     def __init__(self, worker: Worker) -> None:
         self._seconds = worker.config.stuck_loop_blocked
@@ -34,7 +36,7 @@ class Timer:
 
     def rearm(self) -> None:
         """Begin to wait anew."""
-        if self._file < 0:
+        if self._file < 0 or Timer._forks:
             return
         # So that a worker which hangs every now and then fills no disk.
         if os.fstat(self._file).st_size > MOST_BYTES // 2:
@@ -56,6 +58,35 @@ class Timer:
                 os.close(self._file)
             self._file = -1
 
+    # The timer is a thread, which a forked child has not: Python would wait for it there, for good,
+    # as soon as it takes the timer away, and at the latest at the end.
+
+    @classmethod
+    def before_fork(cls) -> None:
+        """Take the timer away for the time of a fork."""
+        cls._forks = True
+        if cls._armed is not None:
+            faulthandler.cancel_dump_traceback_later()
+
+    @classmethod
+    def after_fork(cls) -> None:
+        """Begin to wait anew, in the parent."""
+        cls._forks = False
+        if cls._armed is not None:
+            with suppress(OSError):  # the application may have closed what is not its own
+                cls._armed.rearm()
+
+    @classmethod
+    def forget(cls) -> None:
+        """Wait for no loop of the parent's, in the child."""
+        cls._forks, cls._armed = False, None
+
 
 # A process that ends takes its time, and no loop beats meanwhile.
 atexit.register(faulthandler.cancel_dump_traceback_later)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=Timer.before_fork,
+        after_in_parent=Timer.after_fork,
+        after_in_child=Timer.forget,
+    )
