@@ -203,6 +203,63 @@ def test_a_forked_child_leaves_its_parents_worker_alone(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("where", ["shared", "unshared"])
+def test_what_runs_on_in_a_forked_child_does_not_end_its_parents_conversations(tmp_path, where):
+    (tmp_path / "unshared").write_text("no directory")
+    printed = run(
+        """
+        import asyncio, os, sys
+        from pathlib import Path
+        from tests.store.support import config
+        from tests.support import CONNECT, Peer, books, scope, send_text
+        from ws_lifecycle_metrics import LifecycleMiddleware
+
+        here = config(Path(sys.argv[1]))
+        children = []
+
+        async def waits(scope, receive, send):
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send(send_text("one"))
+            await asyncio.Event().wait()
+
+        async def forks(scope, receive, send):
+            await receive()
+            await send({"type": "websocket.accept"})
+            children.append(os.fork())
+            if not children[0]:
+                await send(send_text("in the child"))
+                other.get_coro().close()
+                sys.exit("as after an exec that failed")
+            os.waitpid(children[0], 0)
+            await send({"type": "websocket.close"})
+
+        async def new(application):
+            peer = Peer([CONNECT])
+            app = LifecycleMiddleware(application, config=here)
+            await app(scope(), peer.receive, peer.send)
+
+        async def main():
+            global other
+            other = asyncio.create_task(new(waits))
+            await asyncio.sleep(0)
+            await new(forks)
+            for name, *labels in sorted(found := books(here)):
+                if name in ("handshakes", "closes", "sent_messages", "active_connections"):
+                    print(name, *labels, found[name, *labels])
+
+        asyncio.run(main())
+        """,
+        tmp_path / where,
+    )
+    assert printed.splitlines() == [
+        "active_connections other  open 1",
+        "closes other app 1000 1",
+        "handshakes other accepted 2",
+        "sent_messages other text 1",
+    ]
+
+
 def test_a_child_that_was_forked_while_its_parents_worker_starts_holds_nothing(
     tmp_path, monkeypatch
 ):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from .. import catalog
 from ..config import Config
 from ..labels import OTHER, Cap, safe_label
 from .layout import OPERATION_BLOCK
-from .writer import Block
+from .writer import Block, copied
 
 ANONYMOUS = "anonymous"
 """The name of operations that have none."""
@@ -64,6 +64,10 @@ class Operation:
         """Count the end of a subscription."""
         self.words[_ENDS[(reason,)]] += 1
 
+    def forget(self) -> None:
+        """Write where nobody reads, in a forked child."""
+        self.words = copied(self.words)
+
 
 class Operations:
     """The operation names of a worker, up to the cap; `add` makes a block, None without room."""
@@ -77,6 +81,10 @@ class Operations:
         # Beside the configured ones: no client's name may take the place of having none.
         self._cap = Cap(config.max_operations + 1, (ANONYMOUS, *config.operations), overflow)
         self._known: dict[str, Operation] = {}
+
+    def known(self) -> Iterable[Operation]:
+        """Return those that have counters."""
+        return self._known.values()
 
     def get(self, name: object, *, admit: bool) -> Operation | None:
         """Return the counters of a name; beyond the cap those of `other`.

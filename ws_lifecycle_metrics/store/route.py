@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import layout as at
-from .writer import Block
+from .writer import Block, copied
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -51,3 +51,7 @@ class Route:
         total = self._worker.spare if self._sum is None else self._sum
         for word in at.COUNTS:
             total[word] += record[word]
+
+    def forget(self) -> None:
+        """Write where nobody reads, in a forked child."""
+        self.words, self._free, self._sum = copied(self.words), [], None

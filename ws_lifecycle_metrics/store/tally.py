@@ -89,6 +89,10 @@ class Tally:
             self._sent_at = _now() if self._sends is True else self._sends
         self._sends = False
 
+    def forget(self) -> None:
+        """Write where nobody reads, in a forked child: the record is that of its parent."""
+        self._words = VOID
+
     def publish(self, now: int) -> None:
         """Write what was counted since the last time into the record."""
         self._slow_receives()

@@ -27,7 +27,7 @@ from .operations import Operations
 from .reader import Reader
 from .route import Route as Route
 from .route import Words
-from .writer import Block, Segment
+from .writer import Block, Segment, copied
 
 FIRST_RECORDS = 64
 MOST_RECORDS = 2048
@@ -210,6 +210,22 @@ class Worker:
         if not self.segment.header[at.FULL]:
             logger.warning("no room for more metrics, the rest is only counted: %s", why)
         self.segment.header[at.FULL] += 1
+
+    def forget(self) -> None:
+        """Write where nobody reads, in a forked child: the words are its parent's.
+
+        What was running as the process forked may go on there: an exception that is not caught,
+        such as that of `sys.exit()`, ends the parent's conversation a second time.
+        """
+        self.segment.forget()
+        self.words, self.spare = copied(self.words), copied(self.spare)
+        for route in self._routes.values():
+            route.forget()
+        for operation in self.operations.known():
+            operation.forget()
+        for conversation in self.live.values():
+            conversation.forget()
+        self.beats = False
 
     def close(self) -> None:
         """Say that the worker ended, and put its counts into the archive."""

@@ -8,7 +8,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from ..config import Config
 from . import archive
@@ -193,8 +192,7 @@ def _forget_all() -> None:
     """In a forked child: the segments are the parent's, and so are their locks."""
     global _here, _lock, _taking
     for worker in _all:
-        with suppress(OSError):
-            worker.segment.abandon()
+        _guarded(worker, worker.forget)
     _all.clear()
     _ended.clear()
     _here, _lock, _taking = _Workers(), threading.RLock(), threading.Lock()

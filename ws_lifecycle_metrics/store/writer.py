@@ -163,6 +163,17 @@ class Segment:
         if self.directory is not None:
             self.directory.close()
 
+    def forget(self) -> None:
+        """Abandon it in a forked child: what it writes from now on is in memory of its own."""
+        self.abandon()
+        self.header = copied(self.header)
+        self._tail = self.header[:0]  # the next block needs a new extent, and that is no file's
+
+
+def copied(words: memoryview) -> memoryview:
+    """Return the same words in memory that nobody else has."""
+    return memoryview(bytearray(words)).cast("Q")
+
 
 class Block:
     """A published block: its number among the segment's blocks, and its words."""
