@@ -20,7 +20,7 @@ from tests.watchdog.support import (
 )
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.layout import NS, Status
-from ws_lifecycle_metrics.watchdog.gauges import worker_gauges
+from ws_lifecycle_metrics.watchdog.gauges import stuck_connections, worker_gauges
 from ws_lifecycle_metrics.watchdog.kernel import Kernel, Trend
 from ws_lifecycle_metrics.watchdog.processes import ProcessTable, Sockets
 from ws_lifecycle_metrics.watchdog.workers import Judge
@@ -308,3 +308,24 @@ def test_the_process_table_reads_what_linux_writes(tmp_path):
     for broken in ("", "77 (x", "77 (x) S", "no name"):
         (tmp_path / "77" / "stat").write_text(broken)
         assert ProcessTable(tmp_path).process(77) is None
+
+
+def test_a_ghost_of_a_process_is_one_of_one_of_its_loops(table):
+    loops = [make_worker(slot, stuck_ghost=20.0) for slot in range(3)]
+    for loop, connections in zip(loops, (1, 3, 3), strict=True):
+        for _ in range(connections):
+            add_record(loop, OPEN)
+    table.run(77)
+    table.found[77] = Sockets(listening=1, connections=5)
+    clock = [NOW]
+    kernel, judge = Kernel(table, clock=lambda: clock[0]), Judge(table=table)
+    for second in range(0, 40, 2):
+        clock[0] = NOW + second * NS
+        for loop in loops:
+            beat(loop, clock[0])
+        segments = [read(loop) for loop in loops]
+        kernel.look(segments)
+        healths = judge.look(segments, _none, clock[0], kernel.views)
+    assert [health.ghosts for health in healths] == [1, 1, 0]
+    gauge = stuck_connections(segments, {health.uuid: health for health in healths}, ["/chat"])
+    assert gauge["/chat", "ghost"] == 2

@@ -7,14 +7,15 @@ that others have archived meanwhile is still noticed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ..store import layout as at
 from ..store.archive import unannounced_deaths
 from ..store.layout import LIMIT, NS
 from ..store.process import is_here, namespace
 from ..store.reader import Contents
+from ..store.series import open_connections
 from .kernel import View
 from .processes import Process, ProcessTable, Sockets
 
@@ -121,6 +122,7 @@ class Judge:
         self._looked_at = now
         living = [s for s in segments if s.alive]
         found = [self._living(worker, now, views or {}) for worker in living]
+        found = list(_share_ghosts(found, living))
         self._seen = {worker.uuid: self._seen[worker.uuid] for worker in living}
         self._note_deaths(segments, archived_deaths, now)
         for worker in living:
@@ -223,6 +225,19 @@ class Judge:
             detail = f"it died {(now - when) / NS:.0f} s ago without closing"
             found.append(Health(str(slot), pid, uuid, now, "dead", detail, replaced=slot in living))
         return found
+
+
+def _share_ghosts(found: list[Health], living: list[Contents]) -> Iterator[Health]:
+    """Count each ghost of a process for one of its loops: the kernel tells of processes alone."""
+    left: dict[int, int] = {}
+    for health, worker in zip(found, living, strict=True):
+        if not health.ghosts:
+            yield health
+            continue
+        rest = left.get(health.pid, health.ghosts)
+        own = min(rest, open_connections(worker))
+        left[health.pid] = rest - own
+        yield replace(health, ghosts=own)
 
 
 _ACTIVITIES = {
