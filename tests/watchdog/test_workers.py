@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -20,8 +21,8 @@ from tests.watchdog.support import (
 )
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.layout import NS, Status
-from ws_lifecycle_metrics.watchdog.gauges import stuck_connections, worker_gauges
-from ws_lifecycle_metrics.watchdog.kernel import Kernel, Trend
+from ws_lifecycle_metrics.watchdog.gauges import stuck_connections, stuck_records, worker_gauges
+from ws_lifecycle_metrics.watchdog.kernel import Kernel, Trend, View
 from ws_lifecycle_metrics.watchdog.processes import ProcessTable, Sockets
 from ws_lifecycle_metrics.watchdog.workers import Judge
 
@@ -329,3 +330,59 @@ def test_a_ghost_of_a_process_is_one_of_one_of_its_loops(table):
     assert [health.ghosts for health in healths] == [1, 1, 0]
     gauge = stuck_connections(segments, {health.uuid: health for health in healths}, ["/chat"])
     assert gauge["/chat", "ghost"] == 2
+
+
+def test_the_most_silent_connections_are_the_ghosts_unless_they_are_stuck_as_it_is(worker, table):
+    for late in range(4):
+        add_record(worker, OPEN, NOW + late)
+    blocked = add_record(worker, OPEN, NOW - 20 * NS, SENDING=1)
+    table.run(77)
+    beat(worker, NOW)
+    [health] = look(Judge(table=table), NOW, read(worker))
+    found = stuck_records(read(worker), replace(health, ghosts=3))
+    assert {record[at.SERIAL]: why for _, record, why in found} == {
+        blocked[at.SERIAL]: "send_blocked",
+        1: "ghost",
+        2: "ghost",
+    }
+
+
+def test_the_gauges_of_a_worker_are_what_was_seen_of_it(worker, table):
+    table.run(77)
+    beat(worker, NOW)
+    states = {"established": 3, "close_wait": 2}
+    sockets = Sockets(listening=1, accept_queue=4, connections=5, states=states)
+    views = {77: View(sockets)}
+    [health] = Judge(table=table).look([read(worker)], _none, NOW + 2 * NS, views)
+    gauges = worker_gauges([health], wall=1000.0)
+    assert gauges["asgi.worker.heartbeat_timestamp"] == {("0",): 998.0}
+    assert gauges["asgi.worker.accept_queue"] == {("0",): 4}
+    assert gauges["asgi.worker.sockets"] == {
+        ("0", state): number for state, number in states.items()
+    }
+    assert gauges["asgi.workers_reporting"] == {(): 1}
+
+
+def test_the_process_table_counts_the_sockets_of_a_process(tmp_path):
+    rows = (
+        ("00000000:0000 0A 00000000:0000001B", 100),  # it listens, 27 wait
+        ("0100007F:9C40 01 00000000:00000000", 101),
+        ("0100007F:9C41 08 00000000:00000001", 102),
+        ("0100007F:9C42 06 00000000:00000000", 0),  # of nobody any more
+        ("0100007F:9C43 01 00000000:00000000", 104),  # another process's
+    )
+    lines = [
+        f" {n}: 0100007F:1F40 {row} 00:00000000 00000000  0  0 {inode} 1"
+        for n, (row, inode) in enumerate(rows)
+    ]
+    process = tmp_path / "77"
+    for folder in ("fd", "net", "ns"):
+        (process / folder).mkdir(parents=True)
+    (process / "ns" / "net").touch()
+    (process / "net" / "tcp").write_text("\n".join(["sl local_address", *lines]))
+    targets = ("/dev/null", "pipe:[101]", "socket:[100]", "socket:[101]", "socket:[102]")
+    for number, target in enumerate(targets):
+        (process / "fd" / str(number)).symlink_to(target)
+    assert ProcessTable(tmp_path).sockets([77, 78]) == {
+        77: Sockets(1, 27, 2, {"established": 1, "close_wait": 1})
+    }
