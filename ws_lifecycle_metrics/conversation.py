@@ -34,6 +34,7 @@ from .store.layout import FAST_NS, ROUTE_BLOCK
 from .store.tally import VOID, Tally
 from .store.worker import Route, Worker
 from .telemetry.logs import log_fault, log_violation
+from .watchdog.heartbeat import give_way
 
 if TYPE_CHECKING:
     from .middleware import LifecycleMiddleware
@@ -219,7 +220,7 @@ class Conversation(Tally):
         else:
             begun = self.guard(self._about_to_send, message)
             if begun is DROP:
-                return None
+                return await give_way()
             self._sending += 1
         inner_send = self._inner_send
         try:
@@ -282,10 +283,9 @@ class Conversation(Tally):
     def begin(self) -> None:
         """Note that the application is about to be called."""
         self._worker.live[self._serial] = self
-        # Under trio there is no loop of asyncio's to ask for one.
         if self._middleware.config.cancel_stuck_closing and asyncio._get_running_loop() is not None:
             task = asyncio.current_task()
-            # Some servers' tasks are no tasks at all, and crash when they are touched.
+            # Trio has none; some servers' are no tasks at all, and crash when they are touched.
             self._task = task if isinstance(task, asyncio.Task) else None
         # A server builds all its scopes alike, so the first ones speak for the rest.
         if self._serial <= SCOPES_JUDGED:

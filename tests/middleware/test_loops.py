@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -404,8 +405,7 @@ def test_a_stuck_task_can_be_cancelled_only_where_there_is_one(
         await receive()
         await send(CLOSE)
 
-    config = Config(service="test", directory=config.directory, cancel_stuck_closing=True)
-    app = LifecycleMiddleware(refuses, config=config)
+    app = LifecycleMiddleware(refuses, config=replace(config, cancel_stuck_closing=True))
 
     async def main() -> None:
         peer = Peer([CONNECT])
@@ -413,3 +413,35 @@ def test_a_stuck_task_can_be_cancelled_only_where_there_is_one(
 
     on(backend, main)
     assert not unbalanced(books(config), 1)
+
+
+@both
+def test_who_sends_without_end_what_is_dropped_lets_others_run(
+    config: Config, backend: str
+) -> None:
+    sent = 0
+
+    async def floods(_scope: Any, receive: Any, send: Any) -> None:
+        nonlocal sent
+        await receive()
+        await send(ACCEPT)
+        await receive()
+        others = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(sets, others)
+            while not others.is_set() and sent < 1000:
+                await send(send_text("more"))
+                sent += 1
+
+    async def sets(event: anyio.Event) -> None:
+        event.set()
+
+    app = LifecycleMiddleware(floods, config=replace(config, policy="shield"))
+
+    async def main() -> None:
+        peer = Peer([CONNECT, DISCONNECT])
+        await app(scope(), peer.receive, peer.send)
+        assert peer.sent == [ACCEPT]
+
+    on(backend, main)
+    assert 0 < sent < 10

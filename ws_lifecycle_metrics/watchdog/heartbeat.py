@@ -40,6 +40,15 @@ def running_loop() -> Loop | None:
     return loop
 
 
+async def give_way() -> None:
+    """Let others run first, as a send does that has to wait for the client."""
+    loop = running_loop()
+    if hasattr(loop, "call_soon"):
+        await asyncio.sleep(0)
+    elif loop is not None:
+        await sys.modules["trio"].lowlevel.checkpoint()
+
+
 class Heartbeat:
     """Writes the beats of one loop at a time into its worker's segment.
 
