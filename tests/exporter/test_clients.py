@@ -122,6 +122,39 @@ async def test_a_header_has_at_most_8_kib(serving: Serving, size: int) -> None:
         assert await status_of(reader) == (200 if size < 8000 else 431)
 
 
+HEAD = b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses", "body"),
+    [
+        (HEAD + b"\r\n" + b"\x00\r\n\r\n", [200, 400], b"Bad Request\n"),
+        (HEAD + b"\r\n" + GET + b"Connection: close\r\n\r\n", [200, 200], b"ok\n"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nno length\r\n", [400], b""),
+    ],
+    ids=["then no request", "then another", "with a broken body"],
+)
+@asynchronous
+async def test_what_comes_with_a_request_for_the_header_is_answered_as_it_should(
+    serving: Serving,
+    monkeypatch: pytest.MonkeyPatch,
+    sent: bytes,
+    statuses: list[int],
+    body: bytes,
+) -> None:
+    faults: list[Exception] = []
+    monkeypatch.setattr(client, "log_fault", faults.append)
+    async with serving() as (exporter, http), dialled(http) as (reader, writer):
+        writer.write(sent)
+        writer.write_eof()
+        answer = await reader.read()
+        await ended(exporter)
+    heads = answer.split(b"HTTP/1.1 ")[1:]
+    assert [int(head[:3]) for head in heads] == statuses
+    assert heads[-1].partition(b"\r\n\r\n")[2] == body
+    assert not faults
+
+
 @pytest.mark.parametrize(
     "junk",
     [b"\x16\x03\x01\x02\x00\x01\x00", b"GET /\r\n\r\n", GET + b"Host: twice\r\n\r\n", b"\r\n" * 9],

@@ -160,14 +160,15 @@ class Client:
         return asyncio.get_running_loop().time() + self._config.header_timeout
 
     async def _next_request(self, deadline: float) -> Request | None:
+        self._head = False  # as long as nobody knows what is asked for
         async with asyncio.timeout_at(deadline):
             while (event := self._http.next_event()) is h11.NEED_DATA:
                 await self._feed()
         if not isinstance(event, h11.Request):
             return None
+        self._head = event.method == b"HEAD"
         if self._http.their_state is h11.SEND_BODY:
             self._http.next_event()  # without a body, this is the end of the message
-        self._head = event.method == b"HEAD"
         headers = {name.decode(): value.decode("latin-1") for name, value in event.headers}
         return Request(event.method.decode(), event.target.decode(), headers)
 
