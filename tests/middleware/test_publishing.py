@@ -13,6 +13,7 @@ from tests.support import (
     ACCEPT,
     CONNECT,
     DISCONNECT,
+    books,
     receive_bytes,
     receive_text,
     scope,
@@ -399,3 +400,25 @@ def test_where_no_loop_beats_each_message_is_written_at_once(config: Config) -> 
     with pytest.raises(StopIteration):
         LifecycleMiddleware(app, config=config)(scope(), receive, send).send(None)
     assert seen == [(1, 4), (2, 8)]
+
+
+@pytest.mark.usefixtures("one_beat")
+def test_a_busy_sender_is_judged_again_once_the_disconnect_was_read(config: Config) -> None:
+    class Late(Talk):
+        async def app(self, scope: Any, receive: Any, send: Any) -> None:
+            await super().app(scope, receive, send)
+            await send(send_text("too late"))
+
+    async def play() -> None:
+        async with asyncio.timeout(TIME_OUT):
+            talk = Late(config)
+            task = await talk.open()
+            for _ in range(3):
+                await talk.echo("on the quick way")
+            talk.events.put_nowait(DISCONNECT)
+            await task
+
+    asyncio.run(play())
+    found = books(config)
+    assert found["sent_messages", "other", "text"] == 4
+    assert found["protocol_violations", "other", "app", "app.send-after-disconnect"] == 1
