@@ -487,6 +487,15 @@ def test_segments_of_another_version_are_removed_when_they_are_old(tmp_path, cap
     assert [path.exists() for path in (living, young)] == [False, True]
 
 
+def test_a_damaged_file_stays_however_old_it_is(tmp_path):
+    path = other_version(tmp_path, "1-a", 10 * outdated.KEPT_SECONDS)
+    with path.open("r+b") as file:
+        file.write(bytes(at.WORD))  # no other version's magic, so nobody knows whose it is
+    os.utime(path, (0, 0))
+    for _ in range(2):
+        assert take(tmp_path).skipped == {path.name: "not a segment"}
+
+
 def test_files_with_one_fault_are_one_line(tmp_path, caplog):
     for name in ("1-a", "2-b", "3-c"):
         other_version(tmp_path, name, 0)

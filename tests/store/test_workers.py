@@ -26,7 +26,7 @@ from tests.store.support import (
 )
 from tests.store.traffic import fork, kill
 from ws_lifecycle_metrics import catalog
-from ws_lifecycle_metrics.store import archive, reader
+from ws_lifecycle_metrics.store import archive, process, reader
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.directory import Directory
 from ws_lifecycle_metrics.store.snapshot import Source
@@ -488,3 +488,15 @@ def test_serials_go_on_in_a_new_segment(tmp_path):
     worker.connections = 5
     (place(tmp_path) / worker.segment.name).unlink()
     assert renew(worker).connections == 5
+
+
+def test_without_namespaces_nobody_knows_whose_a_pid_is(tmp_path, monkeypatch):
+    mine = start_worker(tmp_path)
+    assert process.is_here(mine.segment.header)
+    monkeypatch.setattr(process, "namespace", lambda _kind: 0)  # as where there is no /proc
+    others = start_worker(tmp_path)
+    others.segment.header[at.PID_NAMESPACE] = 0
+    assert not process.is_here(mine.segment.header)
+    assert not process.is_here(others.segment.header)
+    mine.close()
+    others.close()
