@@ -18,6 +18,7 @@ from tests.support import (
     receive_text,
     scope,
     send_text,
+    totals,
 )
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
 from ws_lifecycle_metrics.store import layout as at
@@ -400,6 +401,26 @@ def test_where_no_loop_beats_each_message_is_written_at_once(config: Config) -> 
     with pytest.raises(StopIteration):
         LifecycleMiddleware(app, config=config)(scope(), receive, send).send(None)
     assert seen == [(1, 4), (2, 8)]
+
+
+@pytest.mark.usefixtures("one_beat")
+def test_beat_after_beat_counts_what_came_since_the_one_before(config: Config) -> None:
+    async def play(talk: Talk) -> None:
+        for beats in range(1, 5):
+            for _ in range(3):
+                await talk.echo("four")
+                await talk.echo_bytes(b"22")
+            talk.publish()
+            talk.publish()  # nothing has come since
+            record = talk.record()
+            assert [record[word] for word in at.RECEIVED] == [3 * beats, 3 * beats]
+            assert sum(record[word] for word in at.SENT) == 6 * beats  # a slow one stands elsewhere
+            assert record[at.RECEIVED_BYTES] == record[at.SENT_BYTES] == 18 * beats
+
+    run(config, play)
+    found = books(config)
+    assert totals(found, "received_messages") == totals(found, "sent_messages") == 24
+    assert totals(found, "received_bytes") == totals(found, "sent_bytes") == 72
 
 
 @pytest.mark.usefixtures("one_beat")
