@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import pytest
+from opentelemetry import metrics
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
@@ -233,6 +235,25 @@ def test_a_second_call_for_one_provider_does_nothing(tracing, provider, exporter
     observe(provider, tracing.config)
     assert samples(collected(provider, exporter)).keys() == before
     assert not recwarn.list
+
+
+@dataclass
+class Hashless(metrics.MeterProvider):
+    """A provider that wraps another one and is compared by value, so that it has no hash."""
+
+    inner: MeterProvider
+
+    def get_meter(self, *arguments: Any, **options: Any) -> metrics.Meter:
+        return self.inner.get_meter(*arguments, **options)
+
+
+def test_a_provider_without_a_hash_is_observed_once(tracing, caplog):
+    reader = InMemoryMetricReader()
+    wrapped = Hashless(MeterProvider([reader], shutdown_on_exit=False))
+    for _ in range(2):
+        observe(wrapped, tracing.config)
+    assert metrics_of(reader.get_metrics_data()).keys() < METRICS.keys()
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["its service named", "the middleware's"])

@@ -11,7 +11,9 @@ import sys
 import textwrap
 import time
 import tracemalloc
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from opentelemetry import trace
@@ -28,6 +30,7 @@ from tests.telemetry.harness import ACCEPT, CONNECT, DISCONNECT, Tracing, echo, 
 from ws_lifecycle_metrics import Config, ConfigError, LifecycleMiddleware
 from ws_lifecycle_metrics.telemetry import spans as module
 from ws_lifecycle_metrics.telemetry import tracer
+from ws_lifecycle_metrics.telemetry.providers import Remembered
 
 
 class Broken:
@@ -38,6 +41,23 @@ class Broken:
 
     def start_span(self, *_: object, **__: object) -> None:
         raise RuntimeError("broken tracer")
+
+
+class Refusing:
+    """A provider that gives no tracer, as one whose configuration is wrong."""
+
+    def get_tracer(self, *_: object, **__: object) -> None:
+        raise RuntimeError("no tracer")
+
+
+@dataclass
+class Hashless(trace.TracerProvider):
+    """A provider that wraps another one and is compared by value, so that it has no hash."""
+
+    inner: TracerProvider
+
+    def get_tracer(self, *arguments: Any, **options: Any) -> trace.Tracer:
+        return self.inner.get_tracer(*arguments, **options)
 
 
 class BrokenEnd(SpanProcessor):
@@ -75,11 +95,12 @@ SAID = ["websocket.accept", "websocket.send", "websocket.send"]
     ("broken", "lost"),
     [
         (lambda: Broken(), 1),
+        (lambda: Refusing(), 1),
         (lambda: provider(BrokenEnd()), 7),
         (lambda: provider(sampler=BrokenSampler()), 1),
         (lambda: provider(SimpleSpanProcessor(BrokenExporter())), 0),
     ],
-    ids=["tracer", "processor", "sampler", "exporter"],
+    ids=["tracer", "no tracer", "processor", "sampler", "exporter"],
 )
 def test_a_tracer_that_raises_costs_its_spans_and_nothing_else(tmp_path, broken, lost):
     tracing = Tracing(tmp_path, tracer_provider=broken())
@@ -99,12 +120,31 @@ def test_an_exception_of_the_application_is_its_own_under_a_broken_tracer(tmp_pa
         tracing.run(app, CONNECT)
 
 
+def test_a_provider_without_a_hash_makes_spans(tmp_path):
+    tracing = Tracing(tmp_path)
+    tracing.config = replace(tracing.config, tracer_provider=Hashless(tracing.provider))
+    for _ in range(2):
+        tracing.run(echo, CONNECT, text(), DISCONNECT)
+    assert len(tracing.named("GET /chat")) == 2
+    assert tracing.dropped == tracing.total("ws_lifecycle_metrics.internal_errors") == 0
+
+
+def test_a_provider_that_is_gone_is_forgotten():
+    remembered = Remembered(id)
+    kept, gone = provider(), provider()
+    assert [remembered.of(one) for one in (kept, gone, kept)] == [id(kept), id(gone), id(kept)]
+    del gone
+    gc.collect()
+    assert len(remembered) == 1
+
+
 def test_no_provider_makes_no_spans(tmp_path):
     tracing = Tracing(tmp_path, tracer_provider=None)
     assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
     assert module.begin(tracing.config, {"headers": []}, 0, list) == (None, None)
     tracing.run(echo, CONNECT, text(), DISCONNECT)
     assert tracing.spans == []
+    assert tracing.dropped == 0
 
 
 @pytest.mark.parametrize("given", [5, "provider", object()])
@@ -299,7 +339,7 @@ def test_workers_made_either_way_make_their_own_spans(tmp_path, method):
 
 def test_a_fork_forgets_the_tracer_of_its_parent(tmp_path):
     config = Tracing(tmp_path).config
-    assert tracer.tracer_of(config.tracer_provider) is not None
+    assert tracer.tracer_of(config.tracer_provider, list) is not None
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -96,7 +96,7 @@ def begin_operation(
     remote = carriers.from_payload(extensions)
     if socket and connection is None and remote is None:
         return None
-    tracer = tracer_of(config.tracer_provider)
+    tracer = tracer_of(config.tracer_provider, lost)
     if tracer is None:
         return None
     maker = SpanMaker(tracer, lost)

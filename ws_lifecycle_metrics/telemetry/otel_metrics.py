@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -41,6 +40,7 @@ from ..store.exemplars import Exemplar
 from ..store.layout import NS
 from ..store.snapshot import Family, Histogram, Labels, Snapshot, Source, package_version
 from .logs import log_fault
+from .providers import Remembered
 
 SCOPE = "ws_lifecycle_metrics"
 CUMULATIVE = AggregationTemporality.CUMULATIVE
@@ -185,9 +185,11 @@ class _Reading:
             return self._families[name]
 
 
-_observed: weakref.WeakKeyDictionary[MeterProvider, set[tuple[str, str] | None]] = (
-    weakref.WeakKeyDictionary()
-)
+def _nowhere(_provider: MeterProvider) -> set[tuple[str, str] | None]:
+    return set()
+
+
+_observed = Remembered(_nowhere)
 
 
 def observe(
@@ -202,7 +204,7 @@ def observe(
     is the one of this process's middleware. A second call for the same of both does nothing.
     """
     provider = metrics.get_meter_provider() if meter_provider is None else meter_provider
-    places = _observed.setdefault(provider, set())
+    places = _observed.of(provider)
     place = None if config is None else (config.directory, config.service)
     if place in places:
         return

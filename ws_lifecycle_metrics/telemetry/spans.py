@@ -52,7 +52,7 @@ def begin(
     The spans are None where the connection is not sampled, both where no provider is set.
     `opened_at` is CLOCK_MONOTONIC in ns; `lost` is called for each span that is not made.
     """
-    tracer = tracer_of(config.tracer_provider)
+    tracer = tracer_of(config.tracer_provider, lost)
     if tracer is None:
         return None, None
     maker = SpanMaker(tracer, lost)

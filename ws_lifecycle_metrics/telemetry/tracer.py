@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 import traceback
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -29,6 +28,7 @@ from opentelemetry.trace import (
 )
 
 from .logs import log_span_lost
+from .providers import Remembered
 
 SCOPE = "ws_lifecycle_metrics"
 MAX_FRAMES = 32
@@ -40,22 +40,27 @@ Event = tuple[int, str, Attributes]
 ROOT = Context()
 """A context without a span: what is started in it is the root of a new trace."""
 
-_tracers: weakref.WeakKeyDictionary[Any, Tracer | None] = weakref.WeakKeyDictionary()
+
+def _tracer(provider: Any) -> Tracer | None:
+    silent = isinstance(provider, (ProxyTracerProvider, NoOpTracerProvider))
+    return None if silent else provider.get_tracer(SCOPE)
 
 
-def tracer_of(provider: Any = None) -> Tracer | None:
+_tracers = Remembered(_tracer)
+
+
+def tracer_of(provider: Any, lost: Callable[[], object]) -> Tracer | None:
     """Return the tracer of a provider, else of the global one; None where nobody set one.
 
     Looked up for each connection, so that a provider may be set at any time, in each process.
+    One that raises makes no spans: `lost` is called.
     """
-    if provider is None:
-        provider = trace.get_tracer_provider()
     try:
-        return _tracers[provider]
-    except KeyError:
-        silent = isinstance(provider, (ProxyTracerProvider, NoOpTracerProvider))
-        tracer = _tracers[provider] = None if silent else provider.get_tracer(SCOPE)
-        return tracer
+        return _tracers.of(trace.get_tracer_provider() if provider is None else provider)
+    except Exception as error:  # noqa: BLE001  # a provider of the user's, or one that cannot load
+        lost()
+        log_span_lost(error)
+        return None
 
 
 if hasattr(os, "register_at_fork"):  # the parent's provider is not the child's business
