@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 STEPS: list[tuple[Any, str]] = [
     (LifecycleExtension, "_began"),
     (LifecycleExtension, "_is_shared"),
-    (LifecycleExtension, "operation_name"),
     (ours._Run, "executes"),
     (ours._Run, "_begin"),
     (ours._Run, "result"),
@@ -72,6 +71,18 @@ def test_fault_of_ours_never_reaches_the_operation(
     if step != (Served, "run"):  # what runs the count of faults, too
         assert books.number(catalog.INTERNAL_ERRORS)
     assert "a fault in ws_lifecycle_metrics" in "".join(logged)
+
+
+def test_a_name_that_cannot_be_told_is_no_fault_of_ours(tmp_path: Path, logged: list[str]):
+    class Raising(LifecycleExtension):
+        def operation_name(self, context: Any) -> str | None:
+            raise LookupError("no such persisted query")
+
+    books = Books(tmp_path)
+    asyncio.run(play(books.wrap(asgi(make_schema(Raising))), TRANSPORT_WS, "natural end"))
+    assert books.series(catalog.SUBSCRIPTION_ENDS) == {("anonymous", "completed"): 1}
+    assert len([line for line in logged if "operation_name raised" in line]) == 1
+    books.at_rest()
 
 
 def test_without_the_middleware_one_line_says_that_nothing_is_counted(logged: list[str]):

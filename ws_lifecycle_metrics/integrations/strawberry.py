@@ -18,7 +18,7 @@ from strawberry.types.execution import ExecutionContext, PreExecutionError
 
 from ..labels import OTHER
 from ..store.operations import ANONYMOUS, Operation
-from ..telemetry.logs import log_once
+from ..telemetry.logs import log_name_failed, log_once
 from .graphql_ws import SERVED, Served, guarded, note_fault
 from .orphans import Task, own_task
 
@@ -42,7 +42,8 @@ class LifecycleExtension(SchemaExtension):
     def operation_name(self, context: ExecutionContext) -> str | None:
         """Return the name to count an operation under; None counts it as `anonymous`.
 
-        Override it to name operations otherwise. What it returns is capped and made safe.
+        Override it to name operations otherwise. What it returns is capped and made safe; an
+        exception is logged, and the operation is counted as `anonymous`.
         """
         return context.operation_name
 
@@ -149,7 +150,11 @@ class _Run:
         self.served.run(lambda: self._begin(kind, name, admit=True))
 
     def _name(self) -> object:
-        name = guarded(self.served, self._extension.operation_name, self._context)
+        try:
+            name = self._extension.operation_name(self._context)
+        except Exception as error:  # noqa: BLE001  # the user's override may do anything
+            log_name_failed(error)
+            name = None
         return ANONYMOUS if name is None else name
 
     def _begin(self, kind: str, name: object, *, admit: bool) -> None:

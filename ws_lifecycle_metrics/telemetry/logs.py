@@ -100,6 +100,13 @@ def log_route_failed(error: Exception) -> None:
         logger.error("Config.route raised; the connection's route is 'other'", exc_info=error)
 
 
+def log_name_failed(error: Exception) -> None:
+    """Log an exception of the user's `LifecycleExtension.operation_name`."""
+    held = _limit.take("operation_name")
+    if held is not None:
+        logger.error("operation_name raised; the operation is 'anonymous'", exc_info=error)
+
+
 _said: set[str] = set()
 
 
