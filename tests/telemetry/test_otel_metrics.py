@@ -237,6 +237,26 @@ def test_a_second_call_for_one_provider_does_nothing(tracing, provider, exporter
     assert not recwarn.list
 
 
+def test_a_second_service_for_one_provider_is_refused_with_a_word(tmp_path, caplog):
+    """The SDK gives back the instruments that it has, and forgets who is to be asked."""
+    first, second = Tracing(tmp_path / "1"), Tracing(tmp_path / "2")
+    for tracing in (first, second):
+        tracing.run(echo, CONNECT, DISCONNECT)
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    observe(provider, first.config)
+    observe(provider)  # the same, as far as it goes
+    assert caplog.records == []
+    observe(provider, second.config)
+    (record,) = caplog.records
+    assert "a provider of its own" in record.message
+    key = (
+        "websocket_server_handshakes_total",
+        frozenset({("http_route", "/chat"), ("result", "accepted")}),
+    )
+    assert samples(reader.get_metrics_data())[key] == 1
+
+
 @dataclass
 class Hashless(metrics.MeterProvider):
     """A provider that wraps another one and is compared by value, so that it has no hash."""

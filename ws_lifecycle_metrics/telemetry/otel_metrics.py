@@ -39,7 +39,7 @@ from ..config import Config
 from ..store.exemplars import Exemplar
 from ..store.layout import NS
 from ..store.snapshot import Family, Histogram, Labels, Snapshot, Source, package_version
-from .logs import log_fault
+from .logs import log_fault, log_once
 from .providers import Remembered
 
 SCOPE = "ws_lifecycle_metrics"
@@ -201,12 +201,18 @@ def observe(
     """Make asynchronous counters and gauges of all that is counted in this process.
 
     With no provider the global one is used, which may be set later; with no `config` the service
-    is the one of this process's middleware. A second call for the same of both does nothing.
+    is the one of this process's middleware. A second call for a provider does nothing: a provider
+    stands for one service, as its resource says, and has each instrument once.
     """
     provider = metrics.get_meter_provider() if meter_provider is None else meter_provider
     places = _observed.of(provider)
     place = None if config is None else (config.directory, config.service)
-    if place in places:
+    if places:
+        if config is not None and not places & {place, None}:
+            log_once(
+                "a MeterProvider observes one service alone: "
+                f"{config.service!r} needs a provider of its own"
+            )
         return
     places.add(place)
     meter = provider.get_meter(SCOPE, package_version())
