@@ -93,6 +93,18 @@ def test_a_subscription_is_named_counted_and_linked(tmp_path: Path):
     assert [link.context for link in span.links] == [handshake.context]
 
 
+def test_the_exception_of_a_source_is_on_the_span_without_its_message(tmp_path: Path):
+    traced = Traced(tmp_path)
+    boom = {"query": "subscription Boom { boom }"}
+    asyncio.run(subscribe(traced.books.wrap(served("asgi", watched=True)), boom))
+    (span,) = traced.operations()
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.attributes["error.type"] == "RuntimeError"
+    (event,) = span.events
+    assert event.attributes["exception.stacktrace"].endswith("Subscription.boom")
+    assert "the source's" not in repr([span.attributes, event.attributes, span.status])
+
+
 def test_of_messages_in_one_burst_each_has_its_own_parent(tmp_path: Path):
     traced = Traced(tmp_path)
 

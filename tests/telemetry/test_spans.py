@@ -144,8 +144,16 @@ def test_a_rejection_is_a_handshake_alone_and_no_error(tracing, close, status):
     assert span.status.status_code is StatusCode.UNSET
 
 
-@pytest.mark.parametrize(("status", "code"), [(401, StatusCode.UNSET), (503, StatusCode.ERROR)])
-def test_a_denial_has_its_own_status(tracing, status, code):
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [
+        (401, StatusCode.UNSET, None),
+        (499, StatusCode.UNSET, None),
+        (500, StatusCode.ERROR, "500"),
+        (503, StatusCode.ERROR, "503"),
+    ],
+)
+def test_a_denial_has_its_own_status(tracing, status, code, error):
     async def app(scope, receive, send):
         await receive()
         start = {"type": "websocket.http.response.start", "status": status, "headers": []}
@@ -156,6 +164,18 @@ def test_a_denial_has_its_own_status(tracing, status, code):
     (span,) = tracing.spans
     assert span.attributes["http.response.status_code"] == status
     assert span.status.status_code is code
+    assert span.attributes.get("error.type") == error
+
+
+def test_a_handshake_without_an_answer_is_an_error(tracing):
+    async def app(scope, receive, send):
+        await receive()
+
+    tracing.run(app, CONNECT)
+    (span,) = tracing.spans
+    assert span.attributes["http.response.status_code"] == 500
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.attributes["error.type"] == "500"
 
 
 def test_an_exception_before_the_answer_is_on_the_handshake(tracing):
@@ -168,6 +188,7 @@ def test_an_exception_before_the_answer_is_on_the_handshake(tracing):
     (span,) = tracing.spans
     assert span.attributes["http.response.status_code"] == 500
     assert span.status.status_code is StatusCode.ERROR
+    assert span.attributes["error.type"] == "LookupError"
     assert [event.name for event in span.events] == ["websocket.violation", "exception"]
 
 

@@ -244,7 +244,8 @@ class _Run:
         name = self._operation.name if self._operation is not None else ANONYMOUS
         title = "" if name in (ANONYMOUS, OTHER) else name
         events, errors = self._events, self._event_errors
-        self._span.ended(self._kind, title, reason, events=events, event_errors=errors)
+        error = _source_error(self._context.result) if reason == "error" else None
+        self._span.ended(self._kind, title, reason, events=events, event_errors=errors, error=error)
 
     def _learn_type(self) -> None:
         """Find the type of an operation that was refused before it was executed, if it has one."""
@@ -277,7 +278,7 @@ class _Run:
         if isinstance(result, PreExecutionError):
             return "rejected"
         if how is None:
-            return "error" if _source_raised(result) else "completed"
+            return "completed" if _source_error(result) is None else "error"
         if issubclass(how, Exception):
             return "error"
         # The consumer cancels what waits for a result, and closes what waits to hand one over.
@@ -285,7 +286,12 @@ class _Run:
         return self.served.end_reason(self._request, otherwise)
 
 
-def _source_raised(result: Any) -> bool:
-    """Whether a last result tells of an exception from the source: no field has raised it."""
-    errors = getattr(result, "errors", None) or ()
-    return getattr(result, "data", None) is None and any(error.path is None for error in errors)
+def _source_error(result: Any) -> BaseException | None:
+    """Return the exception from the source that a last result tells of: no field has raised it."""
+    if getattr(result, "data", None) is not None:
+        return None
+    for error in getattr(result, "errors", None) or ():
+        if error.path is None:
+            raised: BaseException = error.original_error or error
+            return raised
+    return None

@@ -40,6 +40,8 @@ def describe(span: Span, method: str, route: str, subprotocol: str | None, statu
         found["websocket.subprotocol"] = safe_label(subprotocol)
     if type(status) is int and 100 <= status <= 599:
         found["http.response.status_code"] = status
+        if status >= 500:
+            found["error.type"] = str(status)  # an exception's own class replaces it
     span.set_attributes(found)
 
 

@@ -142,7 +142,7 @@ class ConnectionSpans:
                 describe(span, self._method, route.name, subprotocol, code)
         except Exception as error:  # noqa: BLE001  # as all that a tracer of the user's may raise
             self._maker.lose(error)
-        failed = result == "error" or (type(code) is int and code >= 500)
+        failed = type(code) is int and code >= 500
         self._maker.end(span, at, self._error, failed)
         sampled = self.context if self.context.trace_flags.sampled else None
         self._exemplify(_HANDSHAKE, route, at - self._opened_at, at, sampled)
