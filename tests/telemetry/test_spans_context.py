@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    Decision,
+    ParentBased,
+    StaticSampler,
+    TraceIdRatioBased,
+)
 from opentelemetry.trace import Link, SpanKind, StatusCode, get_current_span
 
 from tests.telemetry.harness import (
     CONNECT,
     DISCONNECT,
+    LIMIT,
     SPAN,
     TRACE,
     TRACEPARENT,
@@ -30,6 +39,7 @@ from ws_lifecycle_metrics.telemetry.spans import begin
 
 PARENT = (b"traceparent", TRACEPARENT.encode())
 INIT = json.dumps({"type": "connection_init", "payload": {"traceparent": TRACEPARENT}})
+OTHER_INIT = INIT.replace(TRACE, "f" * 32)
 
 
 @pytest.fixture
@@ -74,6 +84,12 @@ def test_a_malformed_parent_is_none(tracing, value):
     handshake = tracing.one("GET /chat")
     assert handshake.parent is None
     assert tracing.dropped == 0
+
+
+@pytest.mark.parametrize(("length", "trace_id"), [(128, TRACE), (129, None)])
+def test_a_later_versions_parent_may_be_longer_up_to_a_bound(length, trace_id):
+    later = f"01{TRACEPARENT[2:]}-".ljust(length, "a")
+    assert remote_trace(carriers.from_headers([(b"traceparent", later.encode())])) == trace_id
 
 
 @pytest.mark.parametrize(
@@ -164,9 +180,26 @@ def test_what_follows_is_linked_to_the_trace_in_connection_init(tracing):
         assert traces[1:] == [TRACE]
 
 
+@pytest.mark.parametrize(
+    "messages",
+    [(INIT, OTHER_INIT), ("hello", INIT)],
+    ids=["a second connection_init", "connection_init comes second"],
+)
+def test_one_connection_init_is_linked_to_whenever_it_comes(tracing, messages):
+    tracing.run(echo, CONNECT, *map(text, messages), DISCONNECT)
+    _, *others = tracing.one("websocket connection").links
+    assert [f"{link.context.trace_id:032x}" for link in others] == [TRACE]
+
+
+def test_a_span_that_is_current_is_no_parent_of_a_handshake(tracing):
+    """Another instrumentation around ours has a trace of its own."""
+    with tracing.provider.get_tracer("theirs").start_as_current_span("theirs"):
+        tracing.run(echo, CONNECT, DISCONNECT)
+    assert tracing.one("GET /chat").parent is None
+
+
 def test_connection_init_is_not_looked_at_where_the_headers_had_a_parent(tracing):
-    other = INIT.replace(TRACE, "f" * 32)
-    tracing.run(echo, CONNECT, text(other), DISCONNECT, headers=[PARENT])
+    tracing.run(echo, CONNECT, text(OTHER_INIT), DISCONNECT, headers=[PARENT])
     assert len(tracing.one("websocket connection").links) == 1
 
 
@@ -205,6 +238,12 @@ def test_the_log_of_an_unsampled_connection_names_its_trace_too(tmp_path):
     spans, context = begin(config, {"headers": [PARENT]}, 0, list)
     assert spans is None
     assert f"{context.trace_id:032x}" == TRACE
+
+
+def test_where_the_sdk_is_disabled_no_log_names_a_trace(tmp_path, monkeypatch):
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    config = Tracing(tmp_path).config
+    assert begin(config, {"headers": []}, 0, list) == (None, None)
 
 
 def test_follow_links_keeps_a_connection_whole(tmp_path):
@@ -344,13 +383,17 @@ def test_exemplars_name_the_spans_that_were_sampled(tracing):
         context = tracing.one(name).context
         assert f'trace_id="{context.trace_id:032x}"' in line
         assert f'span_id="{context.span_id:016x}"' in line
+        value, moment = map(float, line.rpartition("} ")[2].split())
+        assert 0 <= value < LIMIT
+        assert abs(moment - time.time()) < LIMIT
     assert len(lines) == 3
     plain, _ = render(Source(tracing.config).take)
     assert b"trace_id" not in plain
 
 
-def test_an_unsampled_connection_leaves_no_exemplar(tmp_path):
-    tracing = Tracing(tmp_path, sampler=ALWAYS_OFF)
+@pytest.mark.parametrize("decision", [Decision.DROP, Decision.RECORD_ONLY])
+def test_an_unsampled_connection_leaves_no_exemplar(tmp_path, decision):
+    tracing = Tracing(tmp_path, sampler=StaticSampler(decision))
     tracing.run(echo, CONNECT, text(), DISCONNECT)
     body, _ = render(Source(tracing.config).take, "application/openmetrics-text; version=1.0.0")
     assert b"trace_id" not in body

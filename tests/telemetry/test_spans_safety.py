@@ -60,6 +60,27 @@ class Hashless(trace.TracerProvider):
         return self.inner.get_tracer(*arguments, **options)
 
 
+class BrokenSpans:
+    """A provider whose spans begin and end, and take nothing that is known later."""
+
+    def get_tracer(self, *_: object, **__: object) -> BrokenSpans:
+        return self
+
+    def start_span(self, *_: object, **__: object) -> trace.Span:
+        return BrokenSpan()
+
+
+class BrokenSpan(trace.NonRecordingSpan):
+    def __init__(self) -> None:
+        super().__init__(trace.SpanContext(1, 1, is_remote=False, trace_flags=trace.TraceFlags(1)))
+
+    def is_recording(self) -> bool:
+        return True
+
+    def set_attributes(self, *_: object) -> None:
+        raise RuntimeError("broken span")
+
+
 class BrokenEnd(SpanProcessor):
     def on_end(self, span: object) -> None:
         raise RuntimeError("broken processor")
@@ -96,11 +117,12 @@ SAID = ["websocket.accept", "websocket.send", "websocket.send"]
     [
         (lambda: Broken(), 1),
         (lambda: Refusing(), 1),
+        (lambda: BrokenSpans(), 1),
         (lambda: provider(BrokenEnd()), 7),
         (lambda: provider(sampler=BrokenSampler()), 1),
         (lambda: provider(SimpleSpanProcessor(BrokenExporter())), 0),
     ],
-    ids=["tracer", "no tracer", "processor", "sampler", "exporter"],
+    ids=["tracer", "no tracer", "span", "processor", "sampler", "exporter"],
 )
 def test_a_tracer_that_raises_costs_its_spans_and_nothing_else(tmp_path, broken, lost):
     tracing = Tracing(tmp_path, tracer_provider=broken())
