@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from ws_lifecycle_metrics.integrations.asked import MOST_WAITING, PREFIX, Asked, read_frame
+from ws_lifecycle_metrics.integrations.asked import (
+    MOST_PARSED,
+    MOST_WAITING,
+    PREFIX,
+    Asked,
+    read_frame,
+)
+
+AT_MOST = '{"payload":{},"type":"subscribe","id":"1"}'.ljust(MOST_PARSED)
 
 
 @pytest.mark.parametrize(
@@ -15,15 +23,28 @@ from ws_lifecycle_metrics.integrations.asked import MOST_WAITING, PREFIX, Asked,
         ('{"type":"complete","id":7}', ("complete", "7")),
         ('{"type":"stop"}', ("stop", None)),
         ('{"type":"connection_init","payload":{"id":"x"}}', ("connection_init", None)),
-        ('{"type":"subscribe","payload":{"id":"x"},"id":"1"}', ("subscribe", None)),
-        ('{"payload":{"type":"complete"},"type":"subscribe"}', None),
+        ('{"type":"subscribe","payload":{"id":"x"},"id":"1"}', ("subscribe", '"1"')),
+        ('{"id":"ä","payload":{"type":"complete"},"type":"start"}', ("start", '"ä"')),
+        ('{"payload":{"type":"complete"},"id":1,"type":"subscribe"}', ("subscribe", "1")),
+        ('{"payload":{"id":"x"},"type":"connection_init"}', ("connection_init", None)),
+        ('{"payload":{"type":"complete"},"type":"subscribe"}', ("subscribe", None)),
+        ('{"payload":{},"id":["1"],"type":"subscribe"}', ("subscribe", None)),
+        ('{"payload":{},"type":["subscribe"]}', None),
+        ('{"payload":{},"type":"pong"}', None),
+        ('{"type":"ping","payload":{}}', None),
+        ('["payload","type","subscribe"]', None),
+        ('{"payload":', None),
+        ('{"payload":' + "[" * 8000, None),
+        ('{"type":"subscribe","payload":{', ("subscribe", None)),
+        (AT_MOST, ("subscribe", '"1"')),
+        (AT_MOST + " ", None),
         ('{"type":"ping"}', None),
         ('{"filler":"' + "x" * PREFIX + '","type":"complete"}', None),
         ('{"type":"complete","id":"' + "x" * PREFIX + '"}', ("complete", None)),
         ("", None),
     ],
 )
-def test_frames_are_read_as_far_as_their_payload(
+def test_type_and_id_are_found_in_any_order(
     text: str, found: tuple[str, str | None] | None
 ) -> None:
     assert read_frame(text) == found

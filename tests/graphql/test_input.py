@@ -224,3 +224,29 @@ def test_query_text_and_variables_are_nowhere(tmp_path: Path, logged: list[str])
     assert b"Count" in segments
     assert b"secret" not in segments
     assert not [line for line in logged if "secret" in line and "ws_lifecycle" in line]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("integration", SOCKETS)
+def test_the_order_of_a_messages_keys_means_nothing(
+    integration: str, protocol: str, tmp_path: Path
+):
+    books = Books(tmp_path)
+
+    async def run() -> None:
+        signals = new_signals()
+        peer = Peer(books.wrap(served(integration, watched=True)), protocol)
+        await peer.open()
+        peer.text('{"payload": {}, "type": "connection_init"}')
+        await peer.until("connection_ack")
+        begin = "subscribe" if protocol == TRANSPORT_WS else "start"
+        query = '{"query": "subscription Slow { slow }"}'
+        peer.text(f'{{"id": "1", "payload": {query}, "type": "{begin}"}}')
+        await peer.until("next")
+        peer.complete()
+        await asyncio.wait_for(signals.ended.wait(), SECONDS)
+        peer.leave()
+        await peer.end()
+
+    asyncio.run(run())
+    assert books.ends() == {"client_complete": 1}

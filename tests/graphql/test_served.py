@@ -133,7 +133,7 @@ def test_a_complete_is_that_of_its_own_operation(books: Books, late: object):
 
 
 def test_an_operation_that_nobody_saw_asked_for_leaves_no_debt(books: Books):
-    """Its message had the payload before the type, for example."""
+    """Its message had a long payload before the type, for example."""
 
     async def play(connection: Connection) -> None:
         await connection.hear("connection_init")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 
-# Type and id stand within the first characters of a frame, unless a payload comes before them; a
-# frame that ends an operation has no payload. What follows is never looked at.
+# Type and id stand within the first characters of a frame, unless a payload comes before them: a
+# JSON object has no order, and some clients' libraries sort it. Such a frame is parsed up to a
+# length; of any other, what follows is never looked at.
 PREFIX = 200
+MOST_PARSED = 16 * 1024
 BEGINNINGS, ENDS = frozenset({"subscribe", "start"}), frozenset({"complete", "stop"})
+KINDS = BEGINNINGS | ENDS | {"connection_init"}
 _TYPE = re.compile(r'"type"\s*:\s*"(connection_init|subscribe|start|complete|stop)"')
 _ID = re.compile(r'"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?[0-9]+)')
 
@@ -78,11 +82,25 @@ class Asked:
 def read_frame(text: str) -> tuple[str, str | None] | None:
     """Return type and id of what a client sends, None for a type that means nothing here."""
     kind = _TYPE.search(text, 0, PREFIX)
-    if kind is None:
-        return None
     payload = text.find('"payload"', 0, PREFIX)  # in which anything may stand
     end = PREFIX if payload < 0 else payload
-    if kind.start() > end:
-        return None
     id = _ID.search(text, 0, end)
-    return kind[1], None if id is None else id[1]
+    found: tuple[str, str | None] | None = None
+    if kind is not None and kind.start() < end:
+        found = kind[1], None if id is None else id[1]
+    is_whole = found is not None and (id is not None or found[0] not in BEGINNINGS)
+    return found if is_whole or payload < 0 else _parsed(text) or found
+
+
+def _parsed(text: str) -> tuple[str, str | None] | None:
+    if len(text) > MOST_PARSED:
+        return None
+    try:
+        frame = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    kind = frame.get("type") if type(frame) is dict else None
+    if type(kind) is not str or kind not in KINDS:
+        return None
+    id = frame.get("id")
+    return kind, json.dumps(id, ensure_ascii=False) if type(id) in (str, int) else None
