@@ -18,13 +18,25 @@ from tests.telemetry.harness import (
     say,
     text,
 )
+from ws_lifecycle_metrics.store.snapshot import Source
 from ws_lifecycle_metrics.telemetry import logs
-from ws_lifecycle_metrics.telemetry.spans import MAX_FINDINGS
+from ws_lifecycle_metrics.telemetry import spans as module
+from ws_lifecycle_metrics.telemetry.spans import MAX_EVENTS, MAX_FINDINGS
 
 
 @pytest.fixture
 def tracing(tmp_path):
     return Tracing(tmp_path)
+
+
+def exemplars(tracing, name):
+    """Return the spans that a histogram names."""
+    (family,) = [
+        family
+        for family in Source(tracing.config).take().families()
+        if family.metric.name == f"websocket.server.{name}"
+    ]
+    return {one.span_id for value in family.series.values() for one in value.exemplars if one}
 
 
 def attributes(span):
@@ -342,6 +354,9 @@ def test_a_failed_send_has_a_span_when_the_budget_is_spent(tmp_path):
     _, second = tracing.named("websocket send")
     assert second.attributes["error.type"] == "ConnectionResetError"
     assert second.status.status_code is StatusCode.UNSET  # the client left: nobody's fault
+    assert exemplars(tracing, "send.duration") == {
+        span.context.span_id for span in tracing.named("websocket send")[:1]
+    }
 
 
 # Violations.
@@ -385,6 +400,65 @@ def test_a_violation_of_a_send_is_on_its_span(tracing):
     tracing.run(app, CONNECT, DISCONNECT)
     (event,) = tracing.one("websocket send").events
     assert event.attributes["websocket.violation.rule"] == "app.send-no-payload"
+
+
+def test_a_violation_of_the_server_is_on_the_span_of_its_message(tracing):
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        await receive()
+        await send(say())
+        await receive()
+
+    tracing.run(app, CONNECT, {"type": "websocket.receive", "bytes": bytearray(2)}, DISCONNECT)
+    (event,) = tracing.one("websocket receive").events
+    assert event.attributes["websocket.violation.rule"] == "server.receive-wrong-type"
+    assert tracing.named("websocket violation") == []
+    assert not tracing.one("websocket send").events
+
+
+def test_a_violation_with_no_message_at_hand_has_a_span_of_its_own(tracing):
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        await receive()
+        await send(say())
+        await receive()
+
+    tracing.run(app, CONNECT, CONNECT, DISCONNECT)
+    span = tracing.one("websocket violation")
+    assert span.attributes["websocket.violation.rule"] == "server.duplicate-connect"
+    assert not tracing.one("websocket send").events
+
+
+def test_events_of_a_span_are_bounded_and_the_rest_have_spans(tracing):
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        for _ in range(MAX_EVENTS + 3):
+            await send({"type": "websocket.send"})
+        await send(say())
+        await receive()
+
+    tracing.run(app, CONNECT, DISCONNECT)
+    assert len(tracing.one("websocket send").events) == MAX_EVENTS
+    assert len(tracing.named("websocket violation")) == 3
+
+
+def test_the_rules_of_a_connection_are_bounded(tracing, monkeypatch):
+    monkeypatch.setattr(module, "MAX_RULES", 1)
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        await send(ACCEPT)
+        await send({"type": "websocket.send"})
+        await receive()
+
+    tracing.run(app, CONNECT, DISCONNECT)
+    whole = tracing.one("websocket connection").attributes
+    assert whole["websocket.violation.rules"] == ("app.accept-twice",)
+    assert whole["websocket.violations"] == 2
 
 
 def test_a_violation_has_a_span_of_its_own_when_the_budget_is_spent(tmp_path):
