@@ -69,6 +69,14 @@ def test_the_handshake_says_what_http_says_of_it(tracing):
     assert span.status.status_code is StatusCode.UNSET
 
 
+def test_a_route_that_nobody_told_is_on_no_span(tmp_path):
+    """It has no template: 'other' is what the metrics call all of them together."""
+    tracing = Tracing(tmp_path, route=None)
+    tracing.run(echo, CONNECT, text(), DISCONNECT)
+    assert tracing.one("GET")
+    assert not [span.name for span in tracing.spans if "http.route" in span.attributes]
+
+
 def test_http_2_connects(tracing):
     tracing.run(echo, CONNECT, DISCONNECT, http_version="2")
     span = tracing.one("CONNECT /chat")
@@ -443,6 +451,20 @@ def test_events_of_a_span_are_bounded_and_the_rest_have_spans(tracing):
     tracing.run(app, CONNECT, DISCONNECT)
     assert len(tracing.one("websocket send").events) == MAX_EVENTS
     assert len(tracing.named("websocket violation")) == 3
+
+
+def test_what_is_worth_counting_alone_has_no_span_of_its_own(tmp_path):
+    tracing = Tracing(tmp_path, span_budget=0)
+
+    async def app(scope, receive, send):
+        await echo(scope, receive, send)
+        await send({"type": "websocket.close"})
+
+    tracing.run(app, CONNECT, DISCONNECT)
+    assert tracing.named("websocket violation") == []
+    whole = tracing.one("websocket connection").attributes
+    assert whole["websocket.violation.rules"] == ("app.close-after-disconnect",)
+    assert tracing.dropped == 0
 
 
 def test_the_rules_of_a_connection_are_bounded(tracing, monkeypatch):

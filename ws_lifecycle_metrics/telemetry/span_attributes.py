@@ -47,8 +47,7 @@ def describe(span: Span, method: str, route: str, subprotocol: str | None, statu
 
 def connection_attributes(record: memoryview, lifecycle: Lifecycle, route: str) -> dict[str, Any]:
     """Return what a record and the protocol say of a connection that has ended."""
-    attributes = {
-        "http.route": route,
+    attributes: dict[str, Any] = {
         "network.protocol.name": "websocket",
         "websocket.received.messages": at_word.counted(record, *at_word.RECEIVED),
         "websocket.received.bytes": at_word.counted(record, at_word.RECEIVED_BYTES),
@@ -56,6 +55,8 @@ def connection_attributes(record: memoryview, lifecycle: Lifecycle, route: str) 
         "websocket.sent.bytes": at_word.counted(record, at_word.SENT_BYTES),
         "websocket.violations": record[at_word.VIOLATIONS],
     }
+    if route != OTHER:
+        attributes["http.route"] = route
     if lifecycle.subprotocol is not None:
         attributes["websocket.subprotocol"] = safe_label(lifecycle.subprotocol)
     if lifecycle.close_code is not None:
