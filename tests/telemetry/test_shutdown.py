@@ -9,6 +9,7 @@ import textwrap
 import time
 
 import pytest
+from opentelemetry import metrics, trace
 
 from ws_lifecycle_metrics.telemetry.shutdown import shutdown
 
@@ -43,6 +44,12 @@ def test_one_that_raises_is_done():
     other = Provider()
     assert shutdown(Provider(error=RuntimeError("theirs")), other)
     assert other.ended
+
+
+def test_what_nobody_set_has_no_end_and_is_no_fault(caplog):
+    """The API's own providers, which are the global ones until somebody sets others."""
+    assert shutdown(trace.get_tracer_provider(), metrics.get_meter_provider())
+    assert caplog.records == []
 
 
 DEAD = """

@@ -231,6 +231,7 @@ def test_an_exception_after_the_accept_is_not_lost(tracing):
         assert re.search(r"test_spans\.py:\d+:.*app$", event.attributes["exception.stacktrace"])
         assert "secret" not in repr([span.attributes, span.events, span.status])
     assert tracing.one("GET /chat").status.status_code is StatusCode.UNSET
+    assert tracing.named("websocket disconnect") == []  # nobody closed
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1005, 1006, 4000])

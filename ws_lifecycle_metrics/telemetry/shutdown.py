@@ -32,7 +32,10 @@ def shutdown(*providers: Any, timeout: float = SECONDS) -> bool:
 
 
 def _end(provider: Any) -> None:
+    end = getattr(provider, "shutdown", None)
+    if end is None:  # it is the API's own, as nobody set another one
+        return
     try:
-        provider.shutdown()
+        end()
     except Exception as error:  # noqa: BLE001  # one provider's fault is not the other's
         log_fault(error)
