@@ -298,7 +298,8 @@ def test_a_query_is_a_child_of_the_handshake(tracing):
 
 def test_a_subscription_is_a_root_linked_to_the_handshake(tracing):
     spans, began = operation(tracing)
-    began.ended("subscription", "Ticks", "client_complete", events=5, event_errors=1)
+    with tracing.provider.get_tracer("theirs").start_as_current_span("theirs"):
+        began.ended("subscription", "Ticks", "client_complete", events=5, event_errors=1)
     span = tracing.one("subscription Ticks")
     assert span.parent is None
     assert [link.context for link in span.links] == [spans.context]
@@ -351,6 +352,14 @@ def test_an_operation_refused_before_it_had_a_type_has_a_span(tracing):
     (span,) = [s for s in tracing.spans if s.name.startswith("GraphQL operation")]
     assert "\x1b" not in span.name
     assert len(span.name) < 200
+
+
+def test_what_an_operation_never_had_is_no_attribute(tracing, caplog):
+    _, began = operation(tracing)
+    began.ended(None, "", "rejected")
+    span = tracing.one("GraphQL operation")
+    assert dict(span.attributes) == {"graphql.operation.end_reason": "rejected"}
+    assert caplog.records == []
 
 
 def test_an_operation_ended_in_another_task_and_context_logs_nothing(tracing, caplog):
