@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -155,3 +157,30 @@ def test_a_message_with_a_traceparent_is_sampled_by_it_alone(tmp_path: Path):
     (span,) = traced.operations()
     assert f"{span.context.trace_id:032x}" == TRACE
     assert [s.name for s in traced.exporter.get_finished_spans()] == ["subscription Count"]
+
+
+UNTRACED = """
+import asyncio, sys
+import strawberry
+from ws_lifecycle_metrics import Config, LifecycleMiddleware
+from ws_lifecycle_metrics.integrations.strawberry import LifecycleExtension
+
+@strawberry.type
+class Query:
+    hello: str = "hi"
+
+schema = strawberry.Schema(Query, extensions=[LifecycleExtension])
+
+async def app(scope, receive, send):
+    print((await schema.execute("{ __typename }")).data)
+
+config = Config(directory=sys.argv[1])
+asyncio.run(LifecycleMiddleware(app, config=config)({"type": "http"}, None, None))
+print([name for name in sys.modules if name.startswith("opentelemetry")])
+"""
+
+
+def test_where_nobody_traces_nothing_of_opentelemetry_is_imported(tmp_path: Path):
+    command = [sys.executable, "-c", UNTRACED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["{'__typename': 'Query'}", "[]"]

@@ -319,6 +319,13 @@ def test_an_operation_of_an_unsampled_connection_makes_nothing(tracing):
     assert begin_operation(tracing.config, list, socket=True) is None
 
 
+@pytest.mark.parametrize("socket", [True, False])
+def test_where_nobody_set_a_provider_no_operation_is_traced(tmp_path, socket):
+    config = Tracing(tmp_path, tracer_provider=None).config
+    extensions = {"traceparent": TRACEPARENT}
+    assert begin_operation(config, list, socket=socket, extensions=extensions) is None
+
+
 def test_an_operation_over_http_is_a_child_of_what_is_current(tracing):
     with tracing.provider.get_tracer("test").start_as_current_span("POST") as span:
         began = begin_operation(tracing.config, list, socket=False)
