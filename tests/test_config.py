@@ -155,6 +155,24 @@ def test_a_bad_variable_is_named(monkeypatch, cls, option, text):
         cls()
 
 
+SWITCHES = [(cls, item.name) for cls, item in OPTIONS if item.type == "bool"]
+
+
+@pytest.mark.parametrize(("cls", "option"), SWITCHES)
+def test_a_switch_is_off_unless_asked_for(monkeypatch, cls, option):
+    assert getattr(cls(), option) is False
+    for text, value in {"1": True, "TRUE": True, "yes ": True, "0": False, "False": False}.items():
+        monkeypatch.setenv(environment_name(option), text)
+        assert getattr(cls(), option) is value
+    monkeypatch.setenv(environment_name(option), "no")
+    assert getattr(cls(), option) is False
+    monkeypatch.setenv(environment_name(option), "maybe")
+    with pytest.raises(ConfigError, match=f"{environment_name(option)}: 'maybe' is neither"):
+        cls()
+    with pytest.raises(ConfigError, match=f"{option}=1: accepted are True and False"):
+        cls(**{option: 1})
+
+
 @pytest.mark.parametrize(("option", "text"), [("policy", "loud"), ("max_routes", "-5")])
 def test_a_variable_out_of_range_is_named(monkeypatch, option, text):
     monkeypatch.setenv(environment_name(option), text)

@@ -159,7 +159,7 @@ def test_a_message_with_a_traceparent_is_sampled_by_it_alone(tmp_path: Path):
     assert [s.name for s in traced.exporter.get_finished_spans()] == ["subscription Count"]
 
 
-UNTRACED = """
+ALONE = """
 import asyncio, sys
 import strawberry
 from ws_lifecycle_metrics import Config, LifecycleMiddleware
@@ -172,15 +172,39 @@ class Query:
 schema = strawberry.Schema(Query, extensions=[LifecycleExtension])
 
 async def app(scope, receive, send):
-    print((await schema.execute("{ __typename }")).data)
+    await schema.execute("query Kind { __typename }")
 
-config = Config(directory=sys.argv[1])
-asyncio.run(LifecycleMiddleware(app, config=config)({"type": "http"}, None, None))
+def serve():
+    config = Config(directory=sys.argv[1])
+    asyncio.run(LifecycleMiddleware(app, config=config)({"type": "http"}, None, None))
+"""
+
+UNTRACED = """
+serve()
 print([name for name in sys.modules if name.startswith("opentelemetry")])
 """
 
+TRACED = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-def test_where_nobody_traces_nothing_of_opentelemetry_is_imported(tmp_path: Path):
-    command = [sys.executable, "-c", UNTRACED, str(tmp_path)]
+spans = InMemorySpanExporter()
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(spans))
+trace.set_tracer_provider(provider)
+serve()
+print([span.name for span in spans.get_finished_spans()])
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(UNTRACED, "[]"), (TRACED, "['query Kind']")],
+    ids=["nobody, and nothing is imported", "the global one"],
+)
+def test_the_provider_of_the_process_is_found(code: str, said: str, tmp_path: Path):
+    command = [sys.executable, "-c", ALONE + code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.splitlines() == ["{'__typename': 'Query'}", "[]"]
+    assert done.stdout.strip() == said
