@@ -224,6 +224,32 @@ def test_starlette_by_host(config: Config) -> None:
     assert routes(config) == {"/chat/{room}": 1}
 
 
+@pytest.mark.parametrize(
+    ("inner", "path", "template"),
+    [
+        ("starlette", "/chat/blue", "/chat/{room}"),
+        ("starlette", "/sub/chat/blue", "/sub/chat/{room}"),
+        ("fastapi", "/chat/blue", "/chat/{room}"),
+        ("fastapi", "/api/items/7/watch", "/api/items/{item}/watch"),
+    ],
+)
+def test_a_mount_beside_a_host_that_comes_first(
+    config: Config, inner: str, path: str, template: str
+) -> None:
+    mounted: Any = starlette() if inner == "starlette" else fastapi()
+    hosted = StarletteRouter(routes=[WebSocketRoute("/chat/{room}", chat)])
+    table = [Host("elsewhere.example", app=hosted), Mount("/t/{tenant}", app=mounted)]
+    visit(LifecycleMiddleware(Starlette(routes=table), config=config), f"/t/acme{path}")
+    assert routes(config) == {"/t/{tenant}" + template: 1}
+
+
+def test_a_router_for_a_host_may_have_mounts(config: Config) -> None:
+    inner = StarletteRouter(routes=[Mount("/m", routes=[WebSocketRoute("/chat/{room}", chat)])])
+    table = [Host("other.example", app=inner), Host("test", app=inner)]
+    visit(LifecycleMiddleware(Starlette(routes=table), config=config), "/m/chat/a")
+    assert routes(config) == {"/m/chat/{room}": 1}
+
+
 def test_fastapi_router_in_an_application_that_is_mounted(config: Config) -> None:
     outer = FastAPI()
     outer.mount("/v/{version}", fastapi())

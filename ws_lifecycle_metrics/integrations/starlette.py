@@ -44,8 +44,10 @@ def route_template(scope: Mapping[str, Any]) -> str | None:
 def _places(routes: Iterable[Any], matched: object, above: Place, layers: int) -> Iterator[Place]:
     for route in routes:
         place = (*above, route)
-        # Not every router names its route in the scope; then the endpoint stands for it.
-        if any(getattr(route, name, route) is matched for name in ("endpoint", "app")):
+        # Not every version names the route in the scope; then the endpoint stands for it.
+        if route is matched or any(
+            getattr(route, name, None) is matched for name in ("endpoint", "app")
+        ):
             yield place
         elif layers:
             yield from _places(_below(route), matched, place, layers - 1)
@@ -98,5 +100,7 @@ def _mounts(routes: Iterable[Any], path: str) -> str:
     for route in routes:
         below, rest = _below(route), _beyond(route, path)
         if below and rest is not None:
-            return str(getattr(route, "path", "")) + _mounts(below, rest)
+            found = str(getattr(route, "path", "")) + _mounts(below, rest)
+            if found:  # a host takes any path, and tells nothing of it
+                return found
     return ""
