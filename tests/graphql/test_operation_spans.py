@@ -18,7 +18,7 @@ from opentelemetry.trace import StatusCode
 from tests.graphql.apps import served
 from tests.graphql.books import Books
 from tests.graphql.ends import ENDS
-from tests.graphql.peer import PROTOCOLS, TRANSPORT_WS, Peer
+from tests.graphql.peer import PROTOCOLS, TRANSPORT_WS, Peer, Request
 from tests.graphql.test_matrix import UNWANTED, reasons, run
 from ws_lifecycle_metrics import catalog
 
@@ -157,6 +157,18 @@ def test_a_message_with_a_traceparent_is_sampled_by_it_alone(tmp_path: Path):
     (span,) = traced.operations()
     assert f"{span.context.trace_id:032x}" == TRACE
     assert [s.name for s in traced.exporter.get_finished_spans()] == ["subscription Count"]
+
+
+@pytest.mark.parametrize("extensions", [EXTENSIONS, None], ids=["with a parent", "without"])
+def test_a_request_over_http_may_name_its_parent(extensions: Any, tmp_path: Path):
+    traced = Traced(tmp_path)
+    body = {"query": "query Hello { hello }", "extensions": extensions}
+    request = Request(traced.books.wrap(served("asgi", watched=True)), body)
+    asyncio.run(request.run())
+    assert request.status == 200
+    (span,) = traced.operations()
+    assert span.name == "query Hello"
+    assert (f"{span.context.trace_id:032x}" == TRACE) is (extensions is not None)
 
 
 ALONE = """
