@@ -29,7 +29,7 @@ from ws_lifecycle_metrics import catalog
 from ws_lifecycle_metrics.catalog import METRICS, Kind, attribute
 from ws_lifecycle_metrics.store.snapshot import Source
 from ws_lifecycle_metrics.store.workers import existing
-from ws_lifecycle_metrics.telemetry import otel_metrics
+from ws_lifecycle_metrics.telemetry import logs, otel_metrics
 from ws_lifecycle_metrics.telemetry.otel_metrics import (
     LifecycleMetricExporter,
     metrics_data,
@@ -289,17 +289,24 @@ def test_a_second_provider_sees_the_same(tracing, provider, exporter, named):
             assert first[key] == value
 
 
-def test_a_fault_of_ours_leaves_the_users_metrics_alone(tracing, exporter, caplog):
+@pytest.mark.parametrize("part", ["observe", "exporter"])
+def test_a_fault_of_ours_leaves_the_users_metrics_alone(
+    tracing, exporter, caplog, monkeypatch, part
+):
+    monkeypatch.setattr(logs, "_limit", logs.RateLimit())
+
     def broken() -> Any:
         raise OSError("no descriptors left")
 
-    wrapped = LifecycleMetricExporter(exporter, take=broken)
+    wrapped = LifecycleMetricExporter(exporter, take=broken) if part == "exporter" else exporter
     reader = PeriodicExportingMetricReader(wrapped, export_interval_millis=float("inf"))
     provider = MeterProvider([reader], shutdown_on_exit=False)
-    observe(provider, tracing.config, take=broken)
+    if part == "observe":
+        observe(provider, tracing.config, take=broken)
     provider.get_meter("mine").create_counter("orders").add(3)
     data = collected(provider, exporter)
     assert [scope.scope.name for scope in data.resource_metrics[0].scope_metrics] == ["mine"]
+    assert "a fault in ws_lifecycle_metrics" in caplog.text
     provider.shutdown()
 
 
