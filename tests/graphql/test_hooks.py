@@ -85,6 +85,17 @@ def test_a_name_that_cannot_be_told_is_no_fault_of_ours(tmp_path: Path, logged: 
     books.at_rest()
 
 
+def test_an_empty_name_is_none(tmp_path: Path):
+    class Nameless(LifecycleExtension):
+        def operation_name(self, context: Any) -> str | None:
+            return ""
+
+    books = Books(tmp_path)
+    asyncio.run(play(books.wrap(asgi(make_schema(Nameless))), TRANSPORT_WS, "natural end"))
+    assert books.series(catalog.SUBSCRIPTION_ENDS) == {("anonymous", "completed"): 1}
+    books.at_rest()
+
+
 def test_without_the_middleware_one_line_says_that_nothing_is_counted(logged: list[str]):
     app = asgi(make_schema(LifecycleExtension))
     for _ in range(3):

@@ -71,6 +71,7 @@ PATHS = {
     "/nested/acme/lobby/": "nested/<str:tenant>/lobby/",
     "/nested/acme/after/": "nested/<str:tenant>/after/",
     "/raw/": "raw/",
+    "/": "/",
 }
 
 

@@ -224,6 +224,15 @@ def test_starlette_by_host(config: Config) -> None:
     assert routes(config) == {"/chat/{room}": 1}
 
 
+@pytest.mark.parametrize(("mount", "template"), [("/", "/"), ("", "/"), ("/x/", "/x")])
+def test_what_is_mounted_at_the_root_has_a_template(
+    config: Config, mount: str, template: str
+) -> None:
+    app = LifecycleMiddleware(Starlette(routes=[Mount(mount, app=plain)]), config=config)
+    visit(app, "/x/socket")
+    assert routes(config) == {template: 1}
+
+
 @pytest.mark.parametrize(
     ("inner", "path", "template"),
     [
@@ -450,7 +459,7 @@ def test_callable_that_raises(config: Config, caplog: pytest.LogCaptureFixture) 
 @pytest.mark.parametrize(
     "value",
     [
-        *(7, b"/bytes", object, True, 1.5),
+        *(7, b"/bytes", object, True, 1.5, ""),
         ["/list"],
         {"/": "dict"},
     ],

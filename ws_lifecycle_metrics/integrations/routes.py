@@ -18,7 +18,8 @@ def template(config: Config, router: object | None, scope: Mapping[str, Any]) ->
     if config.route is not None:
         try:
             told = config.route(scope)
-            return told if isinstance(told, str) else None
+            # To Prometheus an empty label is none, and nobody could select it.
+            return told if isinstance(told, str) and told else None
         except Exception as error:  # noqa: BLE001  # the user's callable may do anything
             log_route_failed(error)
             return None

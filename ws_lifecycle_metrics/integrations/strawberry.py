@@ -155,7 +155,7 @@ class _Run:
         except Exception as error:  # noqa: BLE001  # the user's override may do anything
             log_name_failed(error)
             name = None
-        return ANONYMOUS if name is None else name
+        return ANONYMOUS if name is None or name == "" else name
 
     def _begin(self, kind: str, name: object, *, admit: bool) -> None:
         self._enter(kind, name, admit=admit)
