@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -235,6 +238,38 @@ def test_a_second_call_for_one_provider_does_nothing(tracing, provider, exporter
     observe(provider, tracing.config)
     assert samples(collected(provider, exporter)).keys() == before
     assert not recwarn.list
+
+
+LATE = """
+import sys
+from pathlib import Path
+
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from tests.telemetry.harness import CONNECT, DISCONNECT, Tracing, echo
+from tests.telemetry.test_otel_metrics import samples
+from ws_lifecycle_metrics.telemetry.otel_metrics import observe
+
+tracing = Tracing(Path(sys.argv[1]))
+observe()
+observe()
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider([reader], shutdown_on_exit=False))
+tracing.run(echo, CONNECT, DISCONNECT)
+seen = samples(reader.get_metrics_data())
+print(sum(v for (name, _), v in seen.items() if name == "websocket_server_handshakes_total"))
+"""
+
+
+def test_the_global_provider_may_be_set_later(tmp_path):
+    command = [sys.executable, "-c", LATE, str(tmp_path)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, cwd=root
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 def test_a_second_service_for_one_provider_is_refused_with_a_word(tmp_path, caplog):
