@@ -131,6 +131,20 @@ def test_tracestate_is_kept_up_to_its_bound_and_baggage_never():
         assert not get_current_span(context).get_span_context().trace_state
 
 
+@pytest.mark.parametrize(("length", "kept"), [(1024, True), (1025, False)])
+def test_tracestate_is_kept_up_to_exactly_its_bound(length, kept):
+    state = ",".join(f"{key}=".ljust(256, "x") for key in "abc") + ",d="
+    headers = [PARENT, (b"tracestate", state.ljust(length, "x").encode())]
+    found = get_current_span(carriers.from_headers(headers)).get_span_context().trace_state
+    assert list(found) == (list("abcd") if kept else [])
+
+
+@pytest.mark.parametrize(("more", "trace_id"), [(0, TRACE), (1, None)])
+def test_a_message_is_looked_into_up_to_exactly_its_bound(more, trace_id):
+    message = INIT.ljust(carriers.MAX_MESSAGE + more)
+    assert remote_trace(carriers.from_message(message)) == trace_id
+
+
 @pytest.mark.parametrize(
     "message",
     [
