@@ -22,6 +22,7 @@ from ws_lifecycle_metrics.store.snapshot import Source
 from ws_lifecycle_metrics.telemetry import logs
 from ws_lifecycle_metrics.telemetry import spans as module
 from ws_lifecycle_metrics.telemetry.spans import MAX_EVENTS, MAX_FINDINGS
+from ws_lifecycle_metrics.telemetry.tracer import MAX_FRAMES
 
 
 @pytest.fixture
@@ -232,6 +233,31 @@ def test_an_exception_after_the_accept_is_not_lost(tracing):
         assert "secret" not in repr([span.attributes, span.events, span.status])
     assert tracing.one("GET /chat").status.status_code is StatusCode.UNSET
     assert tracing.named("websocket disconnect") == []  # nobody closed
+
+
+class OutOfDepth(Exception):  # noqa: N818  # what it is called is told by the span
+    pass
+
+
+def test_of_a_deep_exception_the_last_frames_are_kept(tracing):
+    def dive(depth):
+        if not depth:
+            raise OutOfDepth
+        dive(depth - 1)
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        dive(100)
+
+    with pytest.raises(OutOfDepth):
+        tracing.run(app, CONNECT)
+    span = tracing.one("websocket connection")
+    assert span.attributes["error.type"] == f"{__name__}.OutOfDepth"
+    (event,) = [e for e in span.events if e.name == "exception"]
+    frames = event.attributes["exception.stacktrace"].splitlines()
+    assert len(frames) == MAX_FRAMES
+    assert all(frame.endswith("dive") for frame in frames)
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1005, 1006, 4000])
