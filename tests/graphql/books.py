@@ -31,6 +31,12 @@ class Books:
                 }
         raise KeyError(metric.name)
 
+    def seconds(self, metric: catalog.Metric) -> float:
+        """Return the sum of all that a histogram of durations holds."""
+        families = Source(self.config).take().families()
+        (family,) = [family for family in families if family.metric is metric]
+        return sum(v.sum for v in family.series.values() if isinstance(v, Histogram))
+
     def number(self, metric: catalog.Metric) -> float:
         return sum(self.series(metric).values())
 

@@ -53,7 +53,23 @@ class Item:
 
 
 @strawberry.type
+class Uneven:
+    i: int
+
+    @strawberry.field
+    def n(self) -> int | None:
+        if not self.i:
+            raise ValueError("the first one's")
+        return self.i
+
+
+@strawberry.type
 class Subscription:
+    @strawberry.subscription
+    async def uneven(self) -> AsyncGenerator[Uneven, None]:
+        for i in range(3):
+            yield Uneven(i=i)
+
     @strawberry.subscription
     async def count(self, to: int = 3) -> AsyncGenerator[int, None]:
         for i in range(to):

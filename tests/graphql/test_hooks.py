@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -186,6 +187,28 @@ def test_results_errors_and_the_first_one_are_counted(tmp_path: Path):
         ("Boom",): 1,
         ("Refused",): 1,
     }
+    books.at_rest()
+
+
+def test_results_after_one_with_errors_have_none(tmp_path: Path):
+    books = Books(tmp_path)
+
+    async def run() -> None:
+        peer = Peer(books.wrap(asgi(make_schema(LifecycleExtension))), TRANSPORT_WS)
+        await peer.initialised()
+        peer.subscribe("subscription Uneven { uneven { n } }")
+        await peer.until("complete")
+        peer.leave()
+        await peer.end()
+
+    began = time.monotonic()
+    asyncio.run(run())
+    elapsed = time.monotonic() - began
+    assert books.series(catalog.SUBSCRIPTION_EVENTS) == {("Uneven",): 3}
+    assert books.series(catalog.SUBSCRIPTION_ERRORS) == {("Uneven",): 1}
+    first = books.seconds(catalog.SUBSCRIPTION_FIRST_EVENT)
+    whole = books.seconds(catalog.GRAPHQL_DURATION)
+    assert 0 < first <= whole <= elapsed
     books.at_rest()
 
 

@@ -17,11 +17,13 @@ from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metr
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
+    Gauge,
     Histogram,
     InMemoryMetricReader,
     MetricExporter,
     MetricExportResult,
     PeriodicExportingMetricReader,
+    Sum,
 )
 from opentelemetry.sdk.resources import Resource
 from prometheus_client.parser import text_string_to_metric_families
@@ -162,6 +164,15 @@ def test_each_sample_is_as_prometheus_sees_it(tracing, provider, exporter):
         if key[0] not in VOLATILE and seen[key] != value
     }
     assert different == {}
+
+
+def test_each_metric_is_what_the_catalogue_says(provider, exporter):
+    kinds = {Kind.COUNTER: Sum, Kind.GAUGE: Gauge, Kind.HISTOGRAM: Histogram}
+    for name, metric in metrics_of(collected(provider, exporter)).items():
+        assert type(metric.data) is kinds[METRICS[name].kind], name
+        if type(metric.data) is Sum:
+            assert metric.data.is_monotonic
+            assert metric.data.aggregation_temporality is AggregationTemporality.CUMULATIVE
 
 
 def test_nothing_is_lost_on_the_way_to_otlp(provider, exporter):
