@@ -19,6 +19,7 @@ from ws_lifecycle_metrics.integrations import strawberry as ours
 from ws_lifecycle_metrics.integrations.graphql_ws import Served, Subscriptions
 from ws_lifecycle_metrics.integrations.strawberry import LifecycleExtension
 from ws_lifecycle_metrics.store.operations import Operation, Operations
+from ws_lifecycle_metrics.store.workers import existing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,6 +211,28 @@ def test_results_after_one_with_errors_have_none(tmp_path: Path):
     whole = books.seconds(catalog.GRAPHQL_DURATION)
     assert 0 < first <= whole <= elapsed
     books.at_rest()
+
+
+def test_of_operations_that_are_over_the_connection_keeps_nothing(tmp_path: Path):
+    books = Books(tmp_path)
+
+    async def run() -> dict[str | None, Any]:
+        peer = Peer(books.wrap(asgi(make_schema(LifecycleExtension))), TRANSPORT_WS)
+        await peer.initialised()
+        for id, query in enumerate(("{ hello }", "subscription { count }", "{ unknown }")):
+            peer.subscribe(query, id=str(id))
+            await peer.until("error" if "unknown" in query else "complete")
+        peer.say(type="ping")  # what it waits for comes when the operation before has ended
+        await peer.until("pong")
+        worker = existing(books.config)
+        assert worker is not None
+        (conversation,) = worker.live.values()
+        kept = dict(conversation._served._asked._by_id)
+        peer.leave()
+        await peer.end()
+        return kept
+
+    assert asyncio.run(run()) == {}
 
 
 def test_hooks_are_the_cheap_ones():

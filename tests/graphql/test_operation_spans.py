@@ -159,6 +159,15 @@ def test_a_message_with_a_traceparent_is_sampled_by_it_alone(tmp_path: Path):
     assert [s.name for s in traced.exporter.get_finished_spans()] == ["subscription Count"]
 
 
+def test_results_with_errors_are_counted_on_the_span(tmp_path: Path):
+    traced = Traced(tmp_path)
+    uneven = {"query": "subscription Uneven { uneven { n } }"}
+    asyncio.run(subscribe(traced.books.wrap(served("asgi", watched=True)), uneven))
+    (span,) = traced.operations()
+    assert span.attributes["graphql.subscription.events"] == 3
+    assert span.attributes["graphql.subscription.event_errors"] == 1
+
+
 @pytest.mark.parametrize("extensions", [EXTENSIONS, None], ids=["with a parent", "without"])
 def test_a_request_over_http_may_name_its_parent(extensions: Any, tmp_path: Path):
     traced = Traced(tmp_path)
