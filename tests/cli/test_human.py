@@ -1,6 +1,14 @@
-"""Durations and amounts as a person reads them."""
+"""What a person reads: durations and amounts, colours, and what an encoding lacks."""
 
 from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -65,3 +73,49 @@ def test_every_duration_is_short(seconds: float) -> None:
 
 def test_what_others_chose_is_harmless_for_a_terminal() -> None:
     assert text("[red]\x1b[2J\u202e\n\ud800").plain == r"[red]\x1b[2J\u202e\n\ud800"
+
+
+def doctor_on_a_terminal(directory: Path, **env: str) -> str:
+    """Run the doctor on a terminal of its own; return what it shows there."""
+    ours, theirs = pty.openpty()
+    plain = {name: value for name, value in os.environ.items() if "COLOR" not in name}
+    command = (sys.executable, "-m", "ws_lifecycle_metrics", "doctor", "--directory", directory)
+    shown = b""
+    try:
+        with subprocess.Popen(
+            command, env={**plain, "TERM": "xterm-256color", **env}, stdout=theirs
+        ) as process:
+            os.close(theirs)
+            with suppress(OSError):  # what a terminal reads as when its last writer has gone
+                while select.select([ours], [], [], 30)[0]:
+                    shown += os.read(ours, 65536)
+            process.kill()  # nothing, if it has ended
+    finally:
+        os.close(ours)
+    return shown.decode()
+
+
+@pytest.mark.parametrize(
+    ("env", "coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+    ids=["a terminal", "NO_COLOR", "an empty NO_COLOR", "a terminal without colours"],
+)
+def test_colours_are_left_out_where_nobody_wants_them(
+    tmp_path: Path, env: dict[str, str], coloured: bool
+) -> None:
+    shown = doctor_on_a_terminal(tmp_path, **env)
+    assert "ok       python: " in shown.replace("\x1b[32m", "").replace("\x1b[0m", "")
+    assert ("\x1b[32m" in shown) is coloured
+
+
+def test_what_an_encoding_lacks_is_escaped(tmp_path: Path) -> None:
+    place = tmp_path / "gr\u00fc\u00df \u2026 \u0159"
+    found = subprocess.run(
+        [sys.executable, "-m", "ws_lifecycle_metrics", "doctor", "--directory", place],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert "gr\u00fc\u00df \\u2026 \\u0159" in found.stdout.decode("latin-1")
+    assert not found.stderr

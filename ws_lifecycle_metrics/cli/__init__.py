@@ -7,6 +7,7 @@ Exit codes: 0 fine, 1 findings, 2 wrong usage or could not run,
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 
@@ -53,6 +54,9 @@ cli.add_command(doctor)
 
 def main() -> None:
     """Run the command line and exit."""
+    # In a locale such as Latin-1 a report may have what the output's encoding has not.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         cli(prog_name=NAME)
     except OSError as error:

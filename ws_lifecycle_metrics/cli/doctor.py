@@ -49,14 +49,16 @@ def doctor(as_json: bool, **given: str | None) -> None:
 
 def _print(findings: list[Finding]) -> None:
     from ..labels import MAX_LENGTH, safe_label
+    from .screen import coloured
 
+    colours = coloured()
     for finding in sorted(findings, key=lambda finding: ORDER.index(finding.level)):
         parts = [finding.text[i : i + MAX_LENGTH] for i in range(0, len(finding.text), MAX_LENGTH)]
         level = _styled(finding.level)
-        click.echo(f"{level} {finding.subject}: {''.join(map(safe_label, parts))}")
+        click.echo(f"{level} {finding.subject}: {''.join(map(safe_label, parts))}", color=colours)
         for extra in filter(None, (finding.advice, finding.source)):
             click.echo(f"         {extra}")
 
 
 def _styled(level: str) -> str:
-    return click.style(f"{level:<8}", fg=COLOURS[level], bold=level == "error")
+    return click.style(f"{level:<8}", fg=COLOURS[level], bold=level == "error" or None)

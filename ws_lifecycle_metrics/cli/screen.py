@@ -30,6 +30,14 @@ def show(make: Callable[[int], Table]) -> None:
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
+def coloured() -> bool:
+    """Tell if lines have colours: as the tables decide it, which heed NO_COLOR and TERM."""
+    from rich.console import Console
+
+    console = Console()
+    return console.color_system is not None and not console.no_color
+
+
 def text(value: object, style: str = "") -> Text:
     """Return a value that others chose, harmless for a terminal, on one line."""
     from rich.text import Text
