@@ -33,6 +33,8 @@ SOURCES = ("package.json", "build.mjs", "page.jsx", "query.js", "approximate.jsx
 PROGRAMS = ("promtool", "prometheus", "node", "npm", "chromium", "pngquant")
 SETTLE = 30_000  # milliseconds of the browser's clock
 WIDTH = 1600
+MARGIN, TITLE, UNIT = 16, 34, 38  # pixels, as in page.jsx: around it, above, of a panel's height
+TRIES = 5
 LIMIT = 400_000  # bytes of one picture
 
 _open = build_opener(ProxyHandler({})).open
@@ -139,7 +141,7 @@ def page(folder: Path, source: str) -> Iterator[str]:
 def height(dashboard: Path) -> int:
     """Return the height of a dashboard's picture in pixels."""
     places = [panel["gridPos"] for panel in json.loads(dashboard.read_text())["panels"]]
-    return 38 * max(at["y"] + at["h"] for at in places) + 66
+    return UNIT * max(at["y"] + at["h"] for at in places) + TITLE + 2 * MARGIN
 
 
 def draw(base: str, dashboard: Path, theme: str, scratch: Path) -> Path:
@@ -153,7 +155,15 @@ def draw(base: str, dashboard: Path, theme: str, scratch: Path) -> Path:
     )
     profile = f"--user-data-dir={scratch / picture.stem}"
     command = ["chromium", *switches.split(), profile, f"--screenshot={picture}", address]
-    subprocess.run(command, check=True, timeout=180, stderr=subprocess.DEVNULL)
+    # Chromium sometimes takes a picture before all canvases are painted: what is right comes twice.
+    seen = set[bytes]()
+    while True:
+        subprocess.run(command, check=True, timeout=180, stderr=subprocess.DEVNULL)
+        if (drawn := picture.read_bytes()) in seen:
+            break
+        seen.add(drawn)
+        if len(seen) == TRIES:
+            raise RuntimeError(f"{picture.name} is drawn otherwise each time")
     shrink = ["pngquant", "--force", "--strip", "--ext=.png", "--speed=1", "64", str(picture)]
     subprocess.run(shrink, check=True, timeout=60)
     return picture
