@@ -164,7 +164,7 @@ def draw(base: str, dashboard: Path, theme: str, scratch: Path) -> Path:
         seen.add(drawn)
         if len(seen) == TRIES:
             raise RuntimeError(f"{picture.name} is drawn otherwise each time")
-    shrink = ["pngquant", "--force", "--strip", "--ext=.png", "--speed=1", "64", str(picture)]
+    shrink = ["pngquant", "--force", "--strip", "--ext=.png", "--speed=1", "128", str(picture)]
     subprocess.run(shrink, check=True, timeout=60)
     return picture
 

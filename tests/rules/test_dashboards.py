@@ -18,6 +18,7 @@ from tests.rules.mixin import (
     alerts,
     dashboard,
     expressions,
+    filled,
     known_metrics,
     panels,
     queries,
@@ -160,6 +161,35 @@ def test_exemplars_are_on_where_there_are_histograms(path):
         targets = panel.get("targets", ())
         if any("_duration_seconds_bucket" in target["expr"] for target in targets):
             assert any(target["exemplar"] for target in targets), panel["title"]
+
+
+def colours(panel):
+    """A panel's series that have a colour of their own, by name."""
+    overrides = panel.get("fieldConfig", {}).get("overrides", ())
+    return {
+        override["matcher"]["options"]: one["value"]["fixedColor"]
+        for override in overrides
+        for one in override["properties"]
+        if one["id"] == "color"
+    }
+
+
+def values_of(target):
+    """The values of the label that names a query's series."""
+    (label,) = re.fullmatch(r"\{\{(\w+)\}\}", target["legendFormat"]).groups()
+    (selector, *_) = Expression("", filled(target["expr"])).selectors()
+    metric = known_metrics()[selector.name]
+    at = metric.labels.index(label) - len(metric.labels)
+    return {values[at] for values in metric.series}
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, **ids)
+def test_no_two_series_have_one_colour(path):
+    # What has no colour of its own takes one of the palette, which may be another's.
+    for panel in panels(path):
+        if found := colours(panel):
+            assert found.keys() == values_of(*panel["targets"]), panel["title"]
+            assert len(set(found.values())) == len(found), panel["title"]
 
 
 def unknown(expression: Expression) -> list[str]:

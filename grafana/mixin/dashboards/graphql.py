@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..base import GREEN, NEUTRAL, ORANGE, RED, WARN_ABOVE_ZERO, YELLOW, Query
+from ..base import BLUE, GREEN, NEUTRAL, ORANGE, PURPLE, RED, WARN_ABOVE_ZERO, YELLOW, Query
 from ..board import Board, Row
 from ..panels import heat, lines, stat
 from ..promql import INSTANCE, increase, metrics, quantile, rate, select, sum_by
@@ -135,9 +135,12 @@ def _ends() -> Row:
                 size=(8, 8),
                 colours={
                     "completed": GREEN,
-                    "error": RED,
-                    "rejected": ORANGE,
+                    "client_complete": BLUE,
+                    "disconnected": PURPLE,
+                    "cancelled": "text",
                     "consumer_gone": YELLOW,
+                    "rejected": ORANGE,
+                    "error": RED,
                 },
             ),
             table(
@@ -145,6 +148,7 @@ def _ends() -> Row:
                 "In the time shown.",
                 Query(f"topk(20, {table_expr} > 0)"),
                 columns={_NAME: "Operation", "reason": "Reason", "Value": "Ends"},
+                steps=NEUTRAL,
                 size=(8, 8),
             ),
             lines(

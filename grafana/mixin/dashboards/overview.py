@@ -151,7 +151,13 @@ def _lifecycle() -> Row:
                 unit="reqps",
                 size=(8, 8),
                 alert="HandshakeErrorBudgetBurn",
-                colours={"accepted": GREEN, "error": RED, "aborted": ORANGE},
+                colours={
+                    "accepted": GREEN,
+                    "rejected": BLUE,
+                    "denied": PURPLE,
+                    "error": RED,
+                    "aborted": ORANGE,
+                },
             ),
             lines(
                 "Closes by code",

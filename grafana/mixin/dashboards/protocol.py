@@ -9,6 +9,7 @@ from ..board import Board, Row
 from ..panels import lines, stat
 from ..promql import INSTANCE, ROUTE, grown, increase, metrics, rate, sum_by
 from ..tables import table, text
+from .overview import STUCK_COLOURS
 
 _SPAN = "$__range"
 
@@ -110,6 +111,7 @@ def _before() -> Row:
                 Query(detections, "{{reason}}"),
                 stacked=True,
                 alert="ConnectionsNotReleased",
+                colours=STUCK_COLOURS,
             ),
             lines(
                 "Closes by the application and by the server",
