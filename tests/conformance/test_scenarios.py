@@ -33,6 +33,7 @@ def test_trials_can_be_played(subprotocol):
     assert (len(trials) > len(TRIALS)) == bool(subprotocol)
     for trial in trials:
         assert all(hasattr(ListeningClient, f"do_{step.verb}") for step in trial.client)
+        assert "the client the" not in trial.sentence
 
 
 def test_rules_of_the_wire_are_told_apart_from_the_protocols():

@@ -70,7 +70,10 @@ TRIALS: tuple[Trial, ...] = (
     _trial("invalid-utf8", "sends a text that is no UTF-8", OPEN, frame(1, b"\xff"), LISTEN, RESET),
     _trial("at-once", "eight clients at once", OPEN, text("hello"), LISTEN, LEAVE, at_once=8),
     _trial(
-        "sigterm", "the server is told to stop", OPEN, LISTEN, TERMINATE, pause(3.0), fresh=True
+        "sigterm",
+        "stays until the server is told to stop",
+        *(OPEN, LISTEN, TERMINATE, pause(3.0)),
+        fresh=True,
     ),
 )
 
