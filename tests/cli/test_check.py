@@ -62,6 +62,11 @@ def test_findings_are_one_and_stand_in_the_timeline() -> None:
     assert result.stdout.splitlines()[-1] == "1 finding: 1 of the application, 0 of servers"
 
 
+def test_a_rule_that_only_a_check_sees_is_explained_and_suggested() -> None:
+    assert "id:       app.never-ends\n" in run("rules", "app.never-ends").stdout
+    assert "did you mean app.never-ends" in run("rules", "never-ends").stderr
+
+
 def test_a_rule_can_be_suppressed() -> None:
     arguments = ("check", "tests.conformance.apps:raising", *SERVER, "--scenario", "text")
     assert run(*arguments, "--ignore", "app.exception").exit_code == 0

@@ -302,5 +302,5 @@ def test_an_unknown_rule_names_near_ones() -> None:
     assert "app.send-after-close" in result.stderr
     assert result.stderr.count("\n") == 1
     assert run("rules", "\x1b[31m").stderr == (
-        "Error: no rule is called '\\x1b[31m'; without ID all are listed\n"
+        "Error: no rule is called '\\x1b[31m'; without ID those of the protocol are listed\n"
     )

@@ -41,7 +41,8 @@ def _find(rule_id: str) -> Rule:
     rule = RULES.get(rule_id) or WIRE_RULES.get(rule_id)
     if rule is not None:
         return rule
-    raise unknown("rule", rule_id, RULES, "without ID all are listed")
+    listed = "without ID those of the protocol are listed"
+    raise unknown("rule", rule_id, [*RULES, *WIRE_RULES], listed)
 
 
 def _as_object(rule: Rule) -> dict[str, str]:
