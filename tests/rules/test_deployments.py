@@ -15,6 +15,7 @@ import yaml
 from tests.rules.mixin import ROOT, run
 from ws_lifecycle_metrics import Config
 from ws_lifecycle_metrics.cli import cli
+from ws_lifecycle_metrics.conformance import doctor
 
 EXAMPLES = ROOT / "examples"
 KUBERNETES = EXAMPLES / "kubernetes"
@@ -103,6 +104,18 @@ def test_commands_of_the_sidecar_have_options_that_exist():
     for command in commands:
         assert command[:2] == ["ws-lifecycle-metrics", "serve"]
         assert options_of(command) <= SERVE
+
+
+def test_the_doctor_has_nothing_against_the_servers(monkeypatch):
+    compose = load(EXAMPLES / "compose/compose.yml")["services"]["app"]["command"]
+    found = [
+        containers()["app"]["command"],
+        compose.split(),
+        unit(UNITS[0])["ExecStart"].rpartition("/")[2].split(),
+    ]
+    assert [command[0] for command in found] == ["granian"] * 3
+    monkeypatch.setattr(doctor, "serving_processes", lambda: (("app", one) for one in found))
+    assert not list(doctor._settings())
 
 
 def test_compose_shares_what_the_sidecar_reads():

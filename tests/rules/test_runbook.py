@@ -1,22 +1,28 @@
-"""Each `grep` of the runbook finds what the code really prints, as `grep` itself sees it."""
+"""Each `grep` of the runbook finds what the code prints, and what it says of servers is so."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from grafana.mixin.alerts import ALERTS
+from grafana.mixin.alerts.workers import STUCK
 from grafana.mixin.runbook import render_runbook
 from tests.rules.mixin import ROOT, known_metrics
+from tests.servers.harness import SERVERS, eventually, serving
 from tests.store.support import config, open_connection, place, start_worker
+from ws_lifecycle_metrics import Config
 from ws_lifecycle_metrics.protocol import RULES, Severity
+from ws_lifecycle_metrics.store.snapshot import Source
 from ws_lifecycle_metrics.store.workers import current
 from ws_lifecycle_metrics.telemetry import logs
 from ws_lifecycle_metrics.watchdog import reports
@@ -187,3 +193,38 @@ def test_every_server_is_searched_for(alert: str, server: str) -> None:
         check=False,
     )
     assert found.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "option", "outlives"),
+    [
+        ("uvicorn-websockets", "", True),
+        ("gunicorn", "", True),
+        ("granian", " --respawn-failed-workers", True),
+        ("granian", "", False),
+        ("hypercorn", "", False),
+    ],
+)
+def test_the_servers_that_outlive_a_worker_are_those_that_are_named(
+    tmp_path: Path, name: str, option: str, outlives: bool
+) -> None:
+    server = next(server for server in SERVERS if server.name == name)
+    program, rest = server.command.split(" ", 1)
+    with serving(replace(server, command=f"{program}{option} {rest}"), tmp_path) as running:
+        source = Source(Config(service="test", directory=str(running.segments)))
+
+        def alive() -> set[int]:
+            return {one.pid for one in source.take().health if one.reason is None}
+
+        ended, other = eventually(lambda: len(found := alive()) == 2 and found, 20)
+        os.kill(ended, signal.SIGTERM)
+        if outlives:
+            eventually(lambda: len(found := alive()) == 2 and ended not in found, 20)
+            assert other in alive()
+        else:
+            eventually(running.exited, 20)
+    program = program.title() if program in ("granian", "hypercorn") else program
+    [fix] = [step for step in STUCK.runbook.fix if program in step]
+    named = f"{program} with `{option.strip()}`" if option else program
+    assert named in fix.partition("start another")[0 if outlives else 2]

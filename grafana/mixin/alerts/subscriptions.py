@@ -44,7 +44,7 @@ ORPHANED = Alert(
         fix=(
             "The log names the line in which the generator waits. Let cancellation through, and"
             " bound what `finally` does.",
-            "Restart the worker to free what has leaked.",
+            "Restart the worker to free what has leaked, as WebSocketWorkerStuck has it.",
         ),
     ),
 )

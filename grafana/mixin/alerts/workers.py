@@ -37,7 +37,8 @@ STUCK = Alert(
         commands=(
             "curl -s http://127.0.0.1:10464/healthz",
             _CONNECTIONS,
-            "kill -TERM PID    # the id that healthz names; KILL if it is still there after 10 s",
+            "kill -TERM PID    # the id that healthz names, if the server outlives it: see the fix;"
+            " KILL after 10 s",
         ),
         causes=(
             "Blocking code on the event loop: a synchronous query, `time.sleep()`, a lock, DNS.",
@@ -49,7 +50,10 @@ STUCK = Alert(
         fix=(
             "The worker's log has the stack of the loop, taken when it stuck: the last line in"
             " your own code is the place. Move the call to a thread, or use an async client.",
-            "Restart that one worker; the others go on. Let the supervisor act on `/healthz`.",
+            "End that one worker: uvicorn, gunicorn and Granian with `--respawn-failed-workers`"
+            " start another, and the others go on. Granian without that option and Hypercorn end"
+            " with any worker: restart the service when it hurts least.",
+            "Let the supervisor act on `/healthz`.",
             "Where the stack ends in the server, update it; the Protocol dashboard tells whether"
             " it breaks the protocol, too.",
         ),
