@@ -154,6 +154,33 @@ def test_a_wrong_path_is_two() -> None:
     assert "could not run: /reject was refused (403); is --path right?" in result.stdout
 
 
+def test_a_cache_that_cannot_be_written_is_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    result = run("check", "--server", "granian==2.3.1")
+    assert result.exit_code == 2
+    assert f"no environment can be made in {tmp_path}/file/ws-lifecycle-metrics" in result.stderr
+    assert "XDG_CACHE_HOME" in result.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user that nobody knows")
+def test_a_user_without_a_home_is_told_what_to_set() -> None:
+    code = (
+        "import os, pwd, sysconfig\n"
+        "sysconfig.get_path('purelib')  # it imports, which the other user may not\n"
+        "from ws_lifecycle_metrics.conformance.venvs import environment\n"
+        "os.setuid(54321); os.environ.pop('HOME', 0); os.environ.pop('XDG_CACHE_HOME', 0)\n"
+        "environment(['granian==2.3.1'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    said = "InstallError: this user has no home directory; set XDG_CACHE_HOME\n"
+    assert done.stderr.endswith(said)
+
+
 @pytest.mark.parametrize(
     ("server", "line"),
     [

@@ -22,8 +22,11 @@ class InstallError(Exception):
 
 def cache_directory() -> Path:
     """Return where environments are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "ws-lifecycle-metrics" / "environments"
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        return base.expanduser() / "ws-lifecycle-metrics" / "environments"
+    except RuntimeError as error:  # a container's user that no list of users has
+        raise InstallError("this user has no home directory; set XDG_CACHE_HOME") from error
 
 
 def environment(requirements: Sequence[str], *, beside: bool = True) -> str:
@@ -38,14 +41,22 @@ def environment(requirements: Sequence[str], *, beside: bool = True) -> str:
     place = cache_directory() / name
     python = place / "bin" / "python"
     if not python.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=place.parent))
+        fresh = _folder_beside(place)
         try:
             _make(fresh, requirements, here)
             _take_place(fresh, place)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     return str(python)
+
+
+def _folder_beside(place: Path) -> Path:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    except OSError as error:
+        why = f"no environment can be made in {place.parent}: {error.strerror}"
+        raise InstallError(f"{why}; XDG_CACHE_HOME names another place") from error
 
 
 def _take_place(fresh: Path, place: Path) -> None:
