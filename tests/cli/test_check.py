@@ -52,6 +52,11 @@ def test_an_application_that_a_factory_makes_is_tried(server: str, call: tuple[s
     assert result.exit_code == 0, result.output
 
 
+def test_an_application_need_not_speak_http() -> None:
+    result = run("check", "tests.conformance.apps:websockets_alone", *SERVER, "--scenario", "text")
+    assert result.exit_code == 0, result.output
+
+
 def test_findings_are_one_and_stand_in_the_timeline() -> None:
     result = run("check", "tests.conformance.apps:raising", *SERVER, "--scenario", "text")
     assert result.exit_code == 1

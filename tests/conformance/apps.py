@@ -72,6 +72,14 @@ async def make_late():
     return echo
 
 
+async def websockets_alone(scope, receive, send):
+    """Take all for a WebSocket: an HTTP request gets no answer."""
+    if scope["type"] == "http":
+        await receive()
+        await asyncio.Event().wait()
+    await echo(scope, receive, send)
+
+
 async def raising(scope, receive, send):
     if scope["type"] == "websocket":
         await receive()

@@ -27,7 +27,12 @@ def _make() -> Any:
     recorder = Recorder(LifecycleMiddleware(load(target)), watch)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await recorder(scope, receive, send)
+        if scope["type"] == "http":
+            # Only whether the server answers is asked by HTTP, which an application need not speak.
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await recorder(scope, receive, send)
 
     return app
 
