@@ -186,6 +186,15 @@ def test_a_user_without_a_home_is_told_what_to_set() -> None:
     assert done.stderr.endswith(said)
 
 
+def test_a_bad_option_in_the_environment_is_one_line_of_the_doctors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WS_LIFECYCLE_POLICY", "shout")
+    result = run("doctor")
+    assert result.exit_code == 2
+    assert result.stderr == "Error: policy='shout': accepted are observe, shield, strict\n"
+
+
 @pytest.mark.parametrize(
     ("server", "line"),
     [

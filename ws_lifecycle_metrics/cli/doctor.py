@@ -38,7 +38,8 @@ def doctor(as_json: bool, **given: str | None) -> None:
     exporter = configured(ExporterConfig, given)
     if not exporter.port:
         raise Refused("port=0: no sidecar answers there; serve says at its start which one it has")
-    config = Config(service=exporter.service, directory=exporter.directory)
+    same = {name: given[name] for name in ("service", "directory")}
+    config = configured(Config, same)  # a worker's environment is looked at, too
     findings = doctor_module.examine(config, exporter)
     if as_json:
         click.echo(doctor_module.as_json(findings))
