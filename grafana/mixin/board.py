@@ -39,11 +39,12 @@ class Board:
 
 def render(board: Board) -> str:
     """Return a dashboard as classic JSON, the same bytes each time."""
+    panels = list(_place(board.rows))
     built = _frame(board)
-    for variable in _variables(board):
+    for variable in _variables(board, json.dumps(panels, cls=JSONEncoder)):
         built.with_variable(variable)
     model = built.build()
-    model.panels = list(_place(board.rows))
+    model.panels = panels
     encoded = json.loads(json.dumps(model, cls=JSONEncoder))
     return json.dumps(encoded, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
@@ -80,16 +81,19 @@ def _restarts() -> Any:
     )
 
 
-def _variables(board: Board) -> list[Any]:
+def _variables(board: Board, panels: str) -> list[Any]:
     source = builder.DatasourceVariable("datasource").label("Data source").type("prometheus")
     source.current(dashboard.VariableOption(text="default", value="default", selected=False))
     anything = metrics.EXPORTER_TIME.prometheus
     routes = select(metrics.HANDSHAKES, INSTANCE)
+    route = _query("route", "Route", f"label_values({routes}, http_route)")
+    if "$route" not in panels:  # kept, as links hand it on to boards that have it
+        route.hide(dashboard.VariableHide.HIDE_VARIABLE)
     found = [
         source,
         _query("job", "Job", f"label_values({anything}, job)"),
         _query("instance", "Instance", f'label_values({anything}{{job=~"$job"}}, instance)'),
-        _query("route", "Route", f"label_values({routes}, http_route)"),
+        route,
     ]
     if board.operations is not None:
         name = board.operations.labels[0]

@@ -163,6 +163,15 @@ def test_exemplars_are_on_where_there_are_histograms(path):
             assert any(target["exemplar"] for target in targets), panel["title"]
 
 
+@pytest.mark.parametrize("path", DASHBOARDS, **ids)
+def test_who_chooses_in_a_list_sees_something_else(path):
+    drawn = json.dumps(panels(path))
+    variables = dashboard(path)["templating"]["list"]
+    shown = {one["name"] for one in variables if not one.get("hide")}
+    assert {name for name in shown if not re.search(rf"\$\{{?{name}\b", drawn)} == set()
+    assert "route" in {one["name"] for one in variables}  # links hand it on
+
+
 def colours(panel):
     """A panel's series that have a colour of their own, by name."""
     overrides = panel.get("fieldConfig", {}).get("overrides", ())
