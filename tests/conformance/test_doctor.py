@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
+from itertools import islice
 
 import pytest
 
@@ -267,6 +268,11 @@ def test_a_server_and_its_workers_are_one_server(tmp_path):
     with running_server(script) as one, running_server(script) as another:
         names = [name for name, command in running.serving_processes() if "--mine" in command]
     assert sorted(names) == sorted(f"granian ({server.pid})" for server in (one, another))
+
+
+def test_a_circle_of_parents_has_an_end():
+    assert list(islice(running._above(1, {1: 2, 2: 1}), 9)) == [2]
+    assert list(islice(running._above(3, {3: 2, 2: 1, 1: 0}), 9)) == [2, 1]
 
 
 def test_a_server_of_another_user_is_that_users_business(tmp_path, monkeypatch):
