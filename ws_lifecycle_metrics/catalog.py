@@ -431,14 +431,14 @@ WORKER_SOCKETS = Metric(
     unit="{socket}",
     labels=("worker", "state"),
     series=_singles(SOCKET_STATES),
-    help="TCP connections that the kernel holds for the worker; the sidecar on Linux.",
+    help="TCP connections that the kernel holds for the worker's process; the sidecar on Linux.",
 )
 WORKER_ACCEPT_QUEUE = Metric(
     name="asgi.worker.accept_queue",
     kind=Kind.GAUGE,
     unit="{connection}",
     labels=("worker",),
-    help="Connections that wait to be accepted by the worker; the sidecar on Linux.",
+    help="Connections that wait to be accepted by the worker's process; the sidecar on Linux.",
 )
 WORKERS_REPORTING = Metric(
     name="asgi.workers_reporting",

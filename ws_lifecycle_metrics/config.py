@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, cast
@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, cast
 PREFIX = "WS_LIFECYCLE_"
 POLICIES = ("observe", "shield", "strict")
 Policy = Literal["observe", "shield", "strict"]
-RouteCallable = Callable[[Mapping[str, Any]], "str | None"]
+RouteCallable = Callable[[Any], "str | None"]
 StuckCallable = Callable[[Any], object]
 T = TypeVar("T")
 
