@@ -18,7 +18,7 @@ from tests.telemetry.harness import (
     say,
     text,
 )
-from ws_lifecycle_metrics.store.snapshot import Source
+from ws_lifecycle_metrics.store.snapshot import Source, package_version
 from ws_lifecycle_metrics.telemetry import logs
 from ws_lifecycle_metrics.telemetry import spans as module
 from ws_lifecycle_metrics.telemetry.spans import MAX_EVENTS, MAX_FINDINGS
@@ -58,6 +58,8 @@ def test_an_echo_makes_a_span_of_each_step(tracing):
 def test_the_handshake_says_what_http_says_of_it(tracing):
     tracing.run(echo, CONNECT, DISCONNECT, scheme="wss", subprotocols=["chat"])
     span = tracing.one("GET /chat")
+    scope = span.instrumentation_scope
+    assert (scope.name, scope.version) == ("ws_lifecycle_metrics", package_version())
     assert span.kind is SpanKind.SERVER
     assert attributes(span) == {
         "http.request.method": "GET",

@@ -27,6 +27,7 @@ from opentelemetry.trace import (
     Tracer,
 )
 
+from ..store.snapshot import package_version
 from .logs import log_span_lost
 from .providers import Remembered
 
@@ -43,7 +44,7 @@ ROOT = Context()
 
 def _tracer(provider: Any) -> Tracer | None:
     silent = isinstance(provider, (ProxyTracerProvider, NoOpTracerProvider))
-    return None if silent else provider.get_tracer(SCOPE)
+    return None if silent else provider.get_tracer(SCOPE, package_version())
 
 
 _tracers = Remembered(_tracer)
