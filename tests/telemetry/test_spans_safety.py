@@ -60,6 +60,15 @@ class Hashless(trace.TracerProvider):
         return self.inner.get_tracer(*arguments, **options)
 
 
+class Slotted:
+    """A provider that wraps another one and takes no weak reference, for it has slots alone."""
+
+    __slots__ = ("get_tracer",)
+
+    def __init__(self, inner: TracerProvider) -> None:
+        self.get_tracer = inner.get_tracer
+
+
 class BrokenSpans:
     """A provider whose spans begin and end, and take nothing that is known later."""
 
@@ -142,9 +151,10 @@ def test_an_exception_of_the_application_is_its_own_under_a_broken_tracer(tmp_pa
         tracing.run(app, CONNECT)
 
 
-def test_a_provider_without_a_hash_makes_spans(tmp_path):
+@pytest.mark.parametrize("wrapped", [Hashless, Slotted], ids=["no hash", "no weak reference"])
+def test_a_provider_that_no_dictionary_takes_makes_spans(tmp_path, wrapped):
     tracing = Tracing(tmp_path)
-    tracing.config = replace(tracing.config, tracer_provider=Hashless(tracing.provider))
+    tracing.config = replace(tracing.config, tracer_provider=wrapped(tracing.provider))
     for _ in range(2):
         tracing.run(echo, CONNECT, text(), DISCONNECT)
     assert len(tracing.named("GET /chat")) == 2
