@@ -27,3 +27,11 @@ def test_a_server_that_a_framework_imports_is_not_told(monkeypatch, server, impo
     assert told[0] == server
     monkeypatch.setitem(sys.modules, importer, types.ModuleType(importer))
     assert servers.detect(wrapped, wrapped) is None
+
+
+def test_of_several_servers_that_are_imported_none_is_told(monkeypatch):
+    for name in servers.SERVERS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in ("uvicorn", "gunicorn"):  # as gunicorn runs uvicorn's workers
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    assert servers.detect(wrapped, wrapped) is None
