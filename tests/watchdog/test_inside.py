@@ -24,6 +24,7 @@ from ws_lifecycle_metrics.store.workers import existing
 from ws_lifecycle_metrics.watchdog import reports, sidefile
 from ws_lifecycle_metrics.watchdog.faults import Timer
 from ws_lifecycle_metrics.watchdog.gauges import worker_gauges
+from ws_lifecycle_metrics.watchdog.guard import Watch
 from ws_lifecycle_metrics.watchdog.heartbeat import INTERVAL, Heartbeat
 from ws_lifecycle_metrics.watchdog.scan import Scanner
 
@@ -72,6 +73,8 @@ class Loop:
     def call_later(self, _delay: float, *call: Any, context: object) -> None:
         self.timers.append(call)
 
+    def call_soon_threadsafe(self, *_: object) -> None: ...
+
     def turn(self) -> None:
         """Run what is due."""
         due, self.timers = self.timers, []
@@ -90,6 +93,18 @@ def test_a_loop_that_another_took_the_place_of_beats_no_more():
     assert (worker.segment.header[at.BEATS], first.timers) == (beats, [])
     second.turn()
     assert (worker.segment.header[at.BEATS], len(second.timers)) == (beats + 1, 1)
+
+
+def test_a_loop_that_comes_back_has_one_beat_and_one_look_for_the_end(monkeypatch):
+    monkeypatch.setattr("ws_lifecycle_metrics.watchdog.guard.server_stops", lambda: False)
+    worker, first, second = make_worker(), Loop(), Loop()
+    watch = Watch(worker)
+    for loop in (first, second, first, second):
+        watch.begin(loop)
+    beats = worker.segment.header[at.BEATS]
+    assert len(second.timers) == 4
+    second.turn()
+    assert (worker.segment.header[at.BEATS], len(second.timers)) == (beats + 1, 2)
 
 
 def test_a_beat_that_fails_does_not_look_like_a_hang():

@@ -87,7 +87,7 @@ class Watch:
         _Thread.watch(self)
         self.worker.serve()
         if self.worker.loop is not None and server_stops() is not None:
-            self._look_for_end(self.worker.loop)
+            self._look_for_end(self.worker.loop, self.heartbeat.starts)
 
     def _each(self, now: int) -> None:
         try:
@@ -106,15 +106,16 @@ class Watch:
             reports.log_fault(error)
             self.worker.count_internal_error()
 
-    def _look_for_end(self, loop: AbstractEventLoop) -> None:
+    def _look_for_end(self, loop: AbstractEventLoop, start: int) -> None:
         """Drain once the server is told to stop; a lifespan, where there is one, tells it too.
 
         Of several servers on one loop the signal's handler is only one's.
         """
-        if loop is self.heartbeat.loop:
+        if loop is self.heartbeat.loop and start == self.heartbeat.starts:
             if self.worker.lifespans <= 1 and server_stops():
                 self.worker.drain()
-            loop.call_later(LOOK_FOR_END_EVERY, self._look_for_end, loop, context=Context())
+            again = self._look_for_end, loop, start
+            loop.call_later(LOOK_FOR_END_EVERY, *again, context=Context())
 
     def _scan(self, now: int) -> None:
         found = self._scanner.scan(now)

@@ -63,6 +63,8 @@ class Heartbeat:
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.loop: Loop | None = None
+        self.starts = 0
+        """Of a loop that comes back after another one the old timers still wait: they end by it."""
         self._worker = worker
         self._each = each
         self._clock = clock
@@ -77,9 +79,10 @@ class Heartbeat:
     def start(self, loop: Loop) -> None:
         """Beat on this loop from now on, and on no other."""
         self.loop = loop
+        self.starts += 1
         self.rest()
         if hasattr(loop, "call_later"):
-            self._tick(loop)
+            self._tick(loop, self.starts)
         else:
             lowlevel = sys.modules["trio"].lowlevel
             # A system task ends with the run and is waited for by nobody.
@@ -124,14 +127,14 @@ class Heartbeat:
             words[_STALLS[reached[-1]]] += 1
             words[_STALL_SECONDS[reached[-1]]] += lag
 
-    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        if loop is not self.loop:
+    def _tick(self, loop: asyncio.AbstractEventLoop, start: int) -> None:
+        if loop is not self.loop or start != self.starts:
             return
         try:
             self.beat()
             self._each(self._clock())
             # In a context of its own: the first scope's is not to be kept alive by a timer.
-            loop.call_later(INTERVAL, self._tick, loop, context=Context())
+            loop.call_later(INTERVAL, self._tick, loop, start, context=Context())
         except BaseException:
             self.rest()  # a beat that ends for our own fault must not look like a hang
             raise
