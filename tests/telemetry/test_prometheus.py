@@ -218,6 +218,15 @@ def request(config: Config, method: str = "GET", **headers: bytes) -> tuple[int,
         (b"*/*", b"text/plain"),
         (b"\xff\xfe;;,q=", b"text/plain"),
         (OPENMETRICS.encode(), b"application/openmetrics-text"),
+        (b"text/plain, Application/OpenMetrics-Text", b"application/openmetrics-text"),
+        (b"application/openmetrics-text; Q=0.5, */*;q=0.6", b"application/openmetrics-text"),
+        (b"application/openmetrics-text;q=0", b"text/plain"),
+        (b"application/openmetrics-text; q=0.000, */*", b"text/plain"),
+        (b"application/openmetrics-text;q=0.001", b"application/openmetrics-text"),
+        # As Prometheus asks whose scrape_protocols name the text first.
+        (b"text/plain;q=0.6,application/openmetrics-text;q=0.5,*/*;q=0.4", b"text/plain"),
+        (b"text/plain;q=0.5,application/openmetrics-text;q=0.5", b"application/openmetrics-text"),
+        (b"application/openmetrics-text;q=never", b"application/openmetrics-text"),
     ],
 )
 def test_the_accept_header_chooses_the_format(config, accept, content_type):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Any
@@ -29,6 +30,8 @@ Take = Callable[[], Snapshot]
 
 TEXT = ""
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+_FORMATS = {"application/openmetrics-text": OPENMETRICS, "text/plain": TEXT}
+_WEIGHT = re.compile(r";\s*q=([01](?:\.[0-9]{0,3})?)\s*(?:;|$)")
 
 
 class LifecycleCollector(Collector):
@@ -97,10 +100,16 @@ def _number(bound: float) -> str:
 def negotiate(accept: str) -> str:
     """Return the format that an Accept header wants: `OPENMETRICS` or `TEXT`.
 
-    One of two, whatever stands in the header: it is the client's, and may be anything.
+    The one of more weight (RFC 9110, section 12.4.2), at 0 not; of equal ones OpenMetrics. One of
+    two, whatever stands in the header: it is the client's, and may be anything.
     """
-    names = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-    return OPENMETRICS if "application/openmetrics-text" in names else TEXT
+    best = {TEXT: 0.0, OPENMETRICS: 0.0}
+    for part in accept.lower().split(","):
+        wanted = _FORMATS.get(part.partition(";")[0].strip())
+        if wanted is not None:
+            weight = _WEIGHT.search(part)
+            best[wanted] = max(best[wanted], float(weight[1]) if weight else 1.0)
+    return OPENMETRICS if best[OPENMETRICS] and best[OPENMETRICS] >= best[TEXT] else TEXT
 
 
 def render(take: Take, accept: str = "") -> tuple[bytes, str]:
