@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from ws_lifecycle_metrics.config import ExporterConfig
 from ws_lifecycle_metrics.exporter import live
 from ws_lifecycle_metrics.exporter.live import CollectionError, Live
 from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
+from ws_lifecycle_metrics.telemetry import logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,6 +203,36 @@ async def test_a_failure_is_kept_for_a_second_too(
     assert len(tries) == 1
     clock.now += 1
     assert b"ws_lifecycle_metrics_collector_success 1.0" in (await held.metrics(""))[0]
+    held.close()
+
+
+@asynchronous
+async def test_the_log_says_why_a_collection_failed(
+    config: ExporterConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Source) -> None:
+        raise RuntimeError("why")
+
+    monkeypatch.setattr(Source, "take", fail)
+    monkeypatch.setattr(logs, "_limit", logs.RateLimit())
+    held = Live(config)
+    with pytest.raises(CollectionError, match="the log says why"):
+        await held.look()
+    assert [str(r.exc_info[1]) for r in caplog.records if r.exc_info] == ["why"]
+    held.close()
+
+
+@asynchronous
+async def test_checks_leave_no_descriptor_open(config: ExporterConfig, tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir(mode=0o700)
+    clock = Clock()
+    held = Live(config, clock)
+    await held.check()
+    before = os.listdir("/proc/self/fd")
+    for _ in range(5):
+        clock.now += 1
+        await held.check()
+    assert len(os.listdir("/proc/self/fd")) == len(before)
     held.close()
 
 

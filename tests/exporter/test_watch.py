@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -123,3 +124,29 @@ async def test_a_look_that_fails_leaves_no_judgement_behind(serving: Serving, mo
         async with asyncio.timeout(10):
             while (await http.get("/healthz")).status_code != 200:
                 pass
+
+
+@asynchronous
+async def test_systemd_hears_of_the_start_of_each_good_look_and_of_the_end(
+    serving: Serving, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("ws_lifecycle_metrics.exporter.watch.PERIOD", 0.01)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    hangs = Health("0", 77, 1, NOW, "loop_blocked", "its event loop")
+
+    def told() -> str:
+        return listener.recv(200).decode()
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(10)
+        async with serving():
+            first = [await asyncio.to_thread(told) for _ in range(2)]
+            snapshot = Snapshot(NOW, 0.0, [], {}, False, 0, health=[hangs])
+            monkeypatch.setattr(Source, "take", lambda _: snapshot)
+            while (failing := await asyncio.to_thread(told)) == first[1]:
+                pass
+        while told() != "STOPPING=1":
+            pass
+    assert first == ["READY=1", "WATCHDOG=1\nSTATUS=0 workers beat"]
+    assert failing == "STATUS=worker 0 (pid 77): its event loop"
