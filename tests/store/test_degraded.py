@@ -128,6 +128,22 @@ def test_who_only_reads_says_once_why_it_cannot(tmp_path, caplog):
     assert str(place(tmp_path)) in record.getMessage()
 
 
+def test_what_is_unsafe_again_is_said_again(tmp_path, caplog):
+    worker = start_worker(tmp_path)
+    source = Source(config(tmp_path))
+    try:
+        for path, safe in ((*segments(tmp_path), 0o600), (place(tmp_path), 0o700)):
+            for mode in (0o722, 0o722, safe, safe, 0o722):
+                path.chmod(mode)
+                source.take()
+            path.chmod(safe)
+    finally:
+        worker.close()
+    said = [message.partition(": ")[0] for message in caplog.messages]
+    name = worker.segment.name
+    assert said == [f"{name} is skipped"] * 2 + ["no shared segments are read"] * 2
+
+
 def test_a_missing_directory_is_made_for_this_user_alone(tmp_path, caplog):
     here = config(tmp_path / "not" / "yet")
     asyncio.run(converse(LifecycleMiddleware(application, config=here), "/"))

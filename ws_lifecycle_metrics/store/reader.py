@@ -134,7 +134,8 @@ def _take_block(
 
 
 class Reader:
-    """Reads all segments of a directory; logs a bad file once, with others of a kind in one line.
+    """Reads all segments of a directory; logs a file that becomes bad once, those of a
+    kind in one line.
 
     `skipped` are the bad files of the latest reading, each with what is wrong; `outdated` those
     among them that another version wrote.
@@ -156,6 +157,7 @@ class Reader:
         for name in directory.segments():
             try:
                 found.append(_load(directory, name))
+                self._named.pop(name, None)  # were it bad again, that would be news
             except FileNotFoundError:
                 continue  # folded meanwhile
             except BadSegment as error:

@@ -195,7 +195,6 @@ class Source:
     """Takes snapshots of a service: of its directory and of this process's own memory.
 
     Any thread may ask; of several at once each waits for its turn, as what it remembers is of one.
-
     Without `config` it is the one of this process's middleware, be that made before or after.
     """
 
@@ -246,6 +245,7 @@ class Source:
             directory = Directory.existing(service_path(config.directory, config.service))
             if directory is not None:
                 with directory:
+                    self._refused = ""
                     archived, shared = self._take_shared(directory)
                     stacks = {s.uuid: sidefile.read(directory, s.name) for s in shared if s.alive}
                 segments += shared
