@@ -73,7 +73,7 @@ class BoundedSession(requests.Session):
         response = super().send(request, **{**options, "stream": True})
         body = b""
         deadline = time.monotonic() + CLOSE_SECONDS
-        for chunk in response.iter_content(64):
+        for chunk in response.iter_content(1):  # more would be waited for until it is complete
             body += chunk
             if len(body) >= MAX_ANSWER or time.monotonic() > deadline:
                 break
