@@ -167,8 +167,19 @@ def test_a_file_that_others_may_write_a_link_and_a_fifo_are_not_read(directory, 
     assert sidefile.read(directory, SEGMENT) == Stacks()
 
 
+def test_lines_of_any_length_fit_into_the_file(directory):
+    long = tuple(f"/{'漢字' * 2000}/app.py:{line}:handler" for line in range(40))
+    told = Stacks(Stack(long, long[-1]), 7, {n: Stack(long, long[0]) for n in range(3)})
+    # Without connections there is nothing left that could be left out.
+    assert len(sidefile._encode(told, [])) < sidefile.MOST_BYTES
+    sidefile.write(directory, SEGMENT, told)
+    read = sidefile.read(directory, SEGMENT)
+    assert read.loop.where.endswith("漢字/app.py:39:handler")
+    assert read.loop.where == read.loop.lines[-1]
+
+
 @given(st.text(max_size=50))
-def test_lines_of_any_text_are_harmless(tmp_path_factory, text):
+def test_lines_of_any_text_text_are_harmless(tmp_path_factory, text):
     with Directory(tmp_path_factory.mktemp("x") / "service", create=True) as directory:
         sidefile.write(directory, SEGMENT, Stacks(Stack((text,), text), 0))
         read = sidefile.read(directory, SEGMENT)

@@ -59,10 +59,15 @@ def write(directory: Directory, segment: str, stacks: Stacks) -> None:
 def _encode(stacks: Stacks, items: list[tuple[int, Stack]]) -> bytes:
     data = {
         "beats": stacks.loop_beats,
-        "loop": [stacks.loop.lines[-MOST_LINES:], stacks.loop.where],
-        "connections": {str(n): [s.lines[-MOST_LINES:], s.where] for n, s in items},
+        "loop": _told(stacks.loop),
+        "connections": {str(n): _told(stack) for n, stack in items},
     }
     return json.dumps(data, separators=(",", ":")).encode("ascii")
+
+
+def _told(stack: Stack) -> list[object]:
+    # As short as they are read: the loop's alone could be more than the file may hold.
+    return [[*map(safe_end, stack.lines[-MOST_LINES:])], safe_end(stack.where)]
 
 
 def read(directory: Directory, segment: str) -> Stacks:
