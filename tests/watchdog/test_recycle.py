@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -187,6 +188,25 @@ def test_a_pid_that_is_reused_in_the_grace_gets_no_sigkill():
     assert world.steps(6) == [(100, signal.SIGTERM)]
     _reused(world)
     assert world.steps(60) == [(100, signal.SIGTERM)]
+
+
+def test_a_signal_that_may_not_be_sent_is_said_and_tried_again_after_the_pause(monkeypatch, caplog):
+    world = World([100])
+    tried: list[int] = []
+
+    def refuses(*_: int) -> None:
+        tried.append(world.now)
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(world.recycler, "_send", refuses)
+    world.reasons = {100: "loop_blocked"}
+    world.steps(30)
+    assert len(tried) > 1
+    assert all(b - a > TIMING.pause * NS for a, b in pairwise(tried))
+    assert caplog.messages[:2] == [
+        "process 100 is stuck and gets SIGTERM",
+        "process 100: Operation not permitted",
+    ]
 
 
 @pytest.mark.parametrize("descriptors", [True, False], ids=["pidfd", "no pidfd"])
