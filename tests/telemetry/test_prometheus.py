@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client import Counter as OwnCounter
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -235,6 +236,28 @@ def test_the_accept_header_chooses_the_format(config, accept, content_type):
     assert headers[b"content-type"].startswith(content_type)
     assert int(headers[b"content-length"]) == len(body)
     assert body.rstrip().endswith(b"# EOF") == (b"openmetrics" in content_type)
+
+
+def test_on_trio_the_metrics_are_answered_too(config):
+    app = metrics_app(config)
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def main() -> None:
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(
+                        app, {"type": "http", "method": "GET", "headers": []}, None, send
+                    )
+
+    for _ in range(2):  # each on a loop of its own
+        trio.run(main)
+    bodies = [message["body"] for message in sent if "body" in message]
+    assert len(bodies) == 6
+    assert all(b"ws_lifecycle_metrics_collector_success 1.0" in body for body in bodies)
 
 
 def test_head_has_the_length_and_no_body(config):

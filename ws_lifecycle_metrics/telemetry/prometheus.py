@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -24,6 +26,7 @@ from ..catalog import METRICS, Kind
 from ..config import Config
 from ..store import exemplars as store
 from ..store.snapshot import Family, Histogram, Snapshot, Source
+from ..watchdog.heartbeat import running_loop
 from .logs import log_fault
 
 Take = Callable[[], Snapshot]
@@ -131,8 +134,17 @@ def metrics_app(config: Config | None = None) -> Callable[[Any, Any, Any], Await
     # Those who ask during a collection share its result: many scrapes must not take all threads.
     running: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[tuple[bytes, str]]] = {}
 
+    one_at_a_time: list[Any] = []  # trio's limiter, which is made within a run
+
     async def exposition(accept: str) -> tuple[bytes, str]:
-        loop = asyncio.get_running_loop()
+        loop: Any = running_loop()
+        if not hasattr(loop, "create_task"):
+            trio = sys.modules["trio"]
+            if not one_at_a_time:
+                one_at_a_time.append(trio.CapacityLimiter(1))
+            work = partial(trio.to_thread.run_sync, limiter=one_at_a_time[0])
+            found: tuple[bytes, str] = await work(render, take, accept)
+            return found
         key = loop, negotiate(accept)
         if key not in running:
             # In a thread: reading and rendering must not delay the connections that they show.
