@@ -108,28 +108,59 @@ BAD = [
     *((Config, "service", bad) for bad in ("", ".", "..", "a/b", "x" * 65, "a\n", None, 7)),
     *((cls, "directory", bad) for cls in BOTH for bad in (None, 7, b"/run", "run", "~/x", "/a\0")),
     *((Config, "policy", bad) for bad in ("Observe", "", None, 3)),
-    *((Config, "route", bad) for bad in ("/chat", 7)),
-    *((Config, option, bad) for option in ("routes", "subprotocols")
+    *((Config, option, bad) for option in ("route", "on_stuck") for bad in ("/chat", 7)),
+    *((Config, option, bad) for option in ("routes", "subprotocols", "operations")
       for bad in ("/a", ["/a"], (1,), None)),
-    *((Config, option, bad) for option in ("max_routes", "max_subprotocols", "max_connections")
-      for bad in (-1, 10**9, 1.5, "3", True, None)),
+    *((Config, option, bad) for option in ("max_routes", "max_subprotocols", "max_operations")
+      for bad in (-1, 1001, 1.5, "3", True, None)),
+    *((Config, "max_connections", bad) for bad in (-1, 10_000_001, 1.5, "3", True, None)),
+    *((Config, "span_budget", bad) for bad in (-1, 1_000_001, 1.5, "none", True)),
+    (Config, "tracer_provider", "otlp"),
+    *((Config, option, bad) for option in (
+        "cancel_stuck_closing", "faulthandler", "faulthandler_exit", "span_client_address")
+      for bad in (1, "yes", None)),
+    *((Config, f"stuck_{reason}", bad) for reason in STUCK_REASONS
+      for bad in (0, -1, float("nan"), float("inf"), 2e9, "1", True, None)),
+    *((Config, option, bad) for option in ("stuck_accept_starved", "stall_miss", "death_shown")
+      for bad in (0, -1, float("nan"), "1", True, None)),
     *((ExporterConfig, "host", bad) for bad in ("", None, 7)),
     *((ExporterConfig, "port", bad) for bad in (-1, 65536, "80", 1.0, None)),
     *((ExporterConfig, "allowed_hosts", bad) for bad in ("a", [1], (1,))),
     *((ExporterConfig, "web_config_file", bad) for bad in (None, 7, "a\0b")),
     *((ExporterConfig, "max_clients", bad) for bad in (0, -1, 10**6, None)),
     *((ExporterConfig, option, bad) for option in (
-        "header_timeout", "write_timeout", "idle_timeout", "collect_timeout")
+        "header_timeout", "write_timeout", "idle_timeout", "collect_timeout",
+        "recycle_after", "recycle_grace")
       for bad in (0, -1, float("nan"), float("inf"), 2**60, "1", True, None)),
     *((Config, "stuck_loop_blocked", bad) for bad in (0.4, 0.9, 2e9)),
     (Config, "stall_megamiss", 0.1),
-    (ExporterConfig, "recycle_jitter", -0.1),
+    *((ExporterConfig, option, -0.1) for option in ("recycle_pause", "recycle_jitter")),
+    *((ExporterConfig, option, bad) for option in ("otlp", "py_spy", "recycle_stuck")
+      for bad in (1, "yes", None)),
 ]  # fmt: skip
 
 
 def test_a_pause_and_a_jitter_may_be_none():
     config = ExporterConfig(recycle_pause=0, recycle_jitter=0)
     assert (config.recycle_pause, config.recycle_jitter) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [
+        (Config, {"max_routes": 0, "max_subprotocols": 0, "max_operations": 0, "span_budget": 0}),
+        (Config, {"max_routes": 1000, "max_subprotocols": 1000, "max_operations": 1000}),
+        (Config, {"max_connections": 0, "span_budget": 1_000_000}),
+        (Config, {"max_connections": 10_000_000, "span_budget": None, "stuck_ghost": 10**9}),
+        (Config, {"stall_miss": 0.5, "stall_megamiss": 0.5, "stuck_loop_blocked": 0.5}),
+        (ExporterConfig, {"port": 0, "max_clients": 1}),
+        (ExporterConfig, {"port": 65535, "max_clients": 100_000, "idle_timeout": 10**9}),
+    ],
+    ids=lambda part: getattr(part, "__name__", str(part)),
+)
+def test_the_ends_of_a_range_are_accepted(cls, options):
+    config = cls(**options)
+    assert {name: getattr(config, name) for name in options} == options
 
 
 @pytest.mark.parametrize(("cls", "option", "bad"), BAD)
