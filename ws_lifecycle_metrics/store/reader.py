@@ -134,8 +134,7 @@ def _take_block(
 
 
 class Reader:
-    """Reads all segments of a directory; logs a file that becomes bad once, those of a
-    kind in one line.
+    """Reads all segments of a directory; logs a file when it becomes bad, those of a kind at once.
 
     `skipped` are the bad files of the latest reading, each with what is wrong; `outdated` those
     among them that another version wrote.
