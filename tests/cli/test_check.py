@@ -52,6 +52,7 @@ def test_an_application_that_a_factory_makes_is_tried(server: str, call: tuple[s
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.slow
 def test_an_application_need_not_speak_http() -> None:
     result = run("check", "tests.conformance.apps:websockets_alone", *SERVER, "--scenario", "text")
     assert result.exit_code == 0, result.output
@@ -261,6 +262,7 @@ def test_a_report_that_cannot_be_written_is_told_before_the_work(
     assert not started
 
 
+@pytest.mark.slow
 def test_a_report_that_is_there_stays_until_there_is_another(tmp_path: Path) -> None:
     output = tmp_path / "report"
     assert run("check", "nothing_here:app", "--output", str(output)).exit_code == 2
@@ -273,6 +275,7 @@ def test_a_report_that_is_there_stays_until_there_is_another(tmp_path: Path) -> 
     assert output.read_text().endswith("\nclean\n")
 
 
+@pytest.mark.slow
 def test_a_report_is_utf_8_in_every_locale(tmp_path: Path) -> None:
     output = tmp_path / "report"
     command = [sys.executable, "-m", "ws_lifecycle_metrics", "check", *SERVER]

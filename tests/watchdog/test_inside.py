@@ -587,6 +587,7 @@ print("not reached", flush=True)
 """
 
 
+@pytest.mark.slow
 def test_faulthandler_ends_a_process_that_hangs_and_none_whose_loop_has_ended(tmp_path):
     done = subprocess.run(
         python(EXITS, tmp_path),
