@@ -112,15 +112,9 @@ def collector(receiver: Receiver, directory: Path) -> Iterator[str]:
     import rotel
 
     port = free_port()
+    agent = Path(rotel.__file__).with_name("rotel-agent")
     command = [
-        *(
-            str(Path(rotel.__file__).with_name("rotel-agent")),
-            "start",
-            "--exporter",
-            "otlp",
-            "--batch-timeout",
-            "100ms",
-        ),
+        *(str(agent), "start", "--exporter", "otlp", "--batch-timeout", "100ms"),
         *("--otlp-http-endpoint", f"{HOST}:{port}", "--otlp-grpc-endpoint", f"{HOST}:0"),
         *("--otlp-exporter-endpoint", receiver.url, "--otlp-exporter-protocol", "http"),
         *("--otlp-exporter-compression", "gzip"),

@@ -439,15 +439,18 @@ def test_a_violation_of_a_send_is_on_its_span(tracing):
     assert event.attributes["websocket.violation.rule"] == "app.send-no-payload"
 
 
-def test_a_violation_of_the_server_is_on_the_span_of_its_message(tracing):
-    async def app(scope, receive, send):
-        await receive()
-        await send(ACCEPT)
-        await receive()
-        await send(say())
-        await receive()
+async def answers_once(scope, receive, send):
+    """Send a message after whatever comes first."""
+    await receive()
+    await send(ACCEPT)
+    await receive()
+    await send(say())
+    await receive()
 
-    tracing.run(app, CONNECT, {"type": "websocket.receive", "bytes": bytearray(2)}, DISCONNECT)
+
+def test_a_violation_of_the_server_is_on_the_span_of_its_message(tracing):
+    bad = {"type": "websocket.receive", "bytes": bytearray(2)}
+    tracing.run(answers_once, CONNECT, bad, DISCONNECT)
     (event,) = tracing.one("websocket receive").events
     assert event.attributes["websocket.violation.rule"] == "server.receive-wrong-type"
     assert tracing.named("websocket violation") == []
@@ -455,14 +458,7 @@ def test_a_violation_of_the_server_is_on_the_span_of_its_message(tracing):
 
 
 def test_a_violation_with_no_message_at_hand_has_a_span_of_its_own(tracing):
-    async def app(scope, receive, send):
-        await receive()
-        await send(ACCEPT)
-        await receive()
-        await send(say())
-        await receive()
-
-    tracing.run(app, CONNECT, CONNECT, DISCONNECT)
+    tracing.run(answers_once, CONNECT, CONNECT, DISCONNECT)
     span = tracing.one("websocket violation")
     assert span.attributes["websocket.violation.rule"] == "server.duplicate-connect"
     assert not tracing.one("websocket send").events

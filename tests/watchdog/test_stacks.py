@@ -179,7 +179,7 @@ def test_lines_of_any_length_fit_into_the_file(directory):
 
 
 @given(st.text(max_size=50))
-def test_lines_of_any_text_text_are_harmless(tmp_path_factory, text):
+def test_lines_of_any_text_are_harmless(tmp_path_factory, text):
     with Directory(tmp_path_factory.mktemp("x") / "service", create=True) as directory:
         sidefile.write(directory, SEGMENT, Stacks(Stack((text,), text), 0))
         read = sidefile.read(directory, SEGMENT)
