@@ -34,7 +34,7 @@ from .store.layout import FAST_NS, ROUTE_BLOCK
 from .store.tally import VOID, Tally
 from .store.worker import Route, Worker
 from .telemetry.logs import log_fault, log_violation
-from .watchdog.heartbeat import give_way
+from .watchdog.heartbeat import give_way, is_asyncio, running_loop
 
 if TYPE_CHECKING:
     from .middleware import LifecycleMiddleware
@@ -283,7 +283,7 @@ class Conversation(Tally):
     def begin(self) -> None:
         """Note that the application is about to be called."""
         self._worker.live[self._serial] = self
-        if self._middleware.config.cancel_stuck_closing and asyncio._get_running_loop() is not None:
+        if self._middleware.config.cancel_stuck_closing and is_asyncio(running_loop()):
             task = asyncio.current_task()
             # Trio has none; some servers' are no tasks at all, and crash when they are touched.
             self._task = task if isinstance(task, asyncio.Task) else None

@@ -28,12 +28,8 @@ def find_router(app: object) -> object | None:
 
 
 def route_template(router: object, scope: Mapping[str, Any]) -> str | None:
-    """Return the pattern that the connection's path matches, such as `chat/<room>/`.
-
-    `/` stands for an empty one.
-    """
-    found = _match(router, str(scope.get("path", "")).lstrip("/"))
-    return found if found is None else found or "/"
+    """Return the pattern that the connection's path matches, such as `chat/<room>/`."""
+    return _match(router, str(scope.get("path", "")).lstrip("/"))
 
 
 def _match(router: object, path: str) -> str | None:

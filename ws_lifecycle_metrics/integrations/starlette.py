@@ -37,7 +37,7 @@ def route_template(scope: Mapping[str, Any]) -> str | None:
         path = _path(scope)
         places = tuple(place for place in places if _leads(place, path)) or places
     if places:
-        return "".join(str(getattr(route, "path", "")) for route in places[0]) or "/"
+        return "".join(str(getattr(route, "path", "")) for route in places[0])
     return _of_no_table(scope, table, matched)
 
 

@@ -18,7 +18,7 @@ from strawberry.types.execution import ExecutionContext, PreExecutionError
 
 from ..labels import OTHER
 from ..store.operations import ANONYMOUS, Operation
-from ..telemetry.logs import log_name_failed, log_once
+from ..telemetry.logs import log_once, log_raised
 from .graphql_ws import SERVED, Served, guarded, note_fault
 from .orphans import Task, own_task
 
@@ -153,7 +153,7 @@ class _Run:
         try:
             name = self._extension.operation_name(self._context)
         except Exception as error:  # noqa: BLE001  # the user's override may do anything
-            log_name_failed(error)
+            log_raised("operation_name", "the operation is 'anonymous'", error)
             name = None
         return ANONYMOUS if name is None or name == "" else name
 

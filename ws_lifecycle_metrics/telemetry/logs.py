@@ -69,11 +69,15 @@ def log_violation(rule: Rule, route: str, trace: TraceIds | None = None) -> None
     )
 
 
+def log_raised(name: str, outcome: str, error: Exception) -> None:
+    """Log an exception of what the user gave us to call, and what became of the matter."""
+    if _limit.take(name) is not None:
+        logger.error("%s raised; %s", name, outcome, exc_info=error)
+
+
 def log_span_lost(error: Exception) -> None:
     """Log an exception out of the tracer that the user set up."""
-    held = _limit.take("span")
-    if held is not None:
-        logger.error("the tracer raised; its spans are lost and counted", exc_info=error)
+    log_raised("the tracer", "its spans are lost and counted", error)
 
 
 def log_push_failed(error: Exception | None) -> None:
@@ -91,20 +95,6 @@ def log_fault(error: Exception) -> None:
             logger.error(
                 "a fault in ws_lifecycle_metrics; the application is not affected", exc_info=error
             )
-
-
-def log_route_failed(error: Exception) -> None:
-    """Log an exception of the user's `Config.route`."""
-    held = _limit.take("route")
-    if held is not None:
-        logger.error("Config.route raised; the connection's route is 'other'", exc_info=error)
-
-
-def log_name_failed(error: Exception) -> None:
-    """Log an exception of the user's `LifecycleExtension.operation_name`."""
-    held = _limit.take("operation_name")
-    if held is not None:
-        logger.error("operation_name raised; the operation is 'anonymous'", exc_info=error)
 
 
 _said: set[str] = set()

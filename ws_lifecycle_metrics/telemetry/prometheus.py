@@ -26,7 +26,7 @@ from ..catalog import METRICS, Kind
 from ..config import Config
 from ..store import exemplars as store
 from ..store.snapshot import Family, Histogram, Snapshot, Source
-from ..watchdog.heartbeat import running_loop
+from ..watchdog.heartbeat import is_asyncio, running_loop
 from .logs import log_fault
 
 Take = Callable[[], Snapshot]
@@ -133,12 +133,11 @@ def metrics_app(config: Config | None = None) -> Callable[[Any, Any, Any], Await
     take = Source(config).take
     # Those who ask during a collection share its result: many scrapes must not take all threads.
     running: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[tuple[bytes, str]]] = {}
-
     one_at_a_time: list[Any] = []  # trio's limiter, which is made within a run
 
     async def exposition(accept: str) -> tuple[bytes, str]:
         loop: Any = running_loop()
-        if not hasattr(loop, "create_task"):
+        if not is_asyncio(loop):
             trio = sys.modules["trio"]
             if not one_at_a_time:
                 one_at_a_time.append(trio.CapacityLimiter(1))

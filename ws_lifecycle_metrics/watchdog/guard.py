@@ -22,7 +22,7 @@ from ..store.layout import NS
 from ..store.worker import Worker
 from ..store.workers import current, renew
 from . import faults, reports, sidefile
-from .heartbeat import Heartbeat, running_loop
+from .heartbeat import Heartbeat, is_asyncio, running_loop
 from .scan import Scanner
 from .sidefile import Stack, Stacks
 from .stacks import thread_stack
@@ -82,7 +82,7 @@ class Watch:
 
     def begin(self, loop: object) -> None:
         """Watch this loop from now on."""
-        self.worker.loop = loop if hasattr(loop, "call_soon_threadsafe") else None
+        self.worker.loop = loop if is_asyncio(loop) else None
         self.heartbeat.start(loop)
         _Thread.watch(self)
         self.worker.serve()

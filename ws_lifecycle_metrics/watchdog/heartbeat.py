@@ -40,10 +40,15 @@ def running_loop() -> Loop | None:
     return loop
 
 
+def is_asyncio(loop: Loop | None) -> bool:
+    """Whether it is a loop of asyncio, uvloop's among them, and neither trio's token nor None."""
+    return hasattr(loop, "call_later")
+
+
 async def give_way() -> None:
     """Let others run first, as a send does that has to wait for the client."""
     loop = running_loop()
-    if hasattr(loop, "call_soon"):
+    if is_asyncio(loop):
         await asyncio.sleep(0)
     elif loop is not None:
         await sys.modules["trio"].lowlevel.checkpoint()
@@ -81,7 +86,7 @@ class Heartbeat:
         self.loop = loop
         self.starts += 1
         self.rest()
-        if hasattr(loop, "call_later"):
+        if is_asyncio(loop):
             self._tick(loop, self.starts)
         else:
             lowlevel = sys.modules["trio"].lowlevel
