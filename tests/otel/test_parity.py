@@ -15,6 +15,8 @@ from tests.otel.samples import from_otlp, from_prometheus, prometheus_name
 from ws_lifecycle_metrics import catalog
 from ws_lifecycle_metrics.catalog import METRICS, Kind
 
+pytestmark = pytest.mark.slow
+
 VOLATILE = {
     metric.prometheus
     for metric in (catalog.EXPORTER_TIME, catalog.COLLECT_DURATION, catalog.OTLP_PUSHES)

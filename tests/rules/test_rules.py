@@ -24,8 +24,10 @@ def test_promtool_finds_nothing():
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_each_alert_fires_and_is_silent_where_it_should():
-    files = [*TESTS, *LONG_TESTS]
+@pytest.mark.parametrize(
+    "files", [TESTS, pytest.param(LONG_TESTS, marks=pytest.mark.slow)], ids=["all", "for hours"]
+)
+def test_each_alert_fires_and_is_silent_where_it_should(files):
     with ThreadPoolExecutor(2) as threads:  # promtool works on one file after the other
         done = list(threads.map(lambda path: run("promtool", "test", "rules", str(path)), files))
     assert [one.stdout + one.stderr for one in done if one.returncode] == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.servers.blockers import GRANIAN, Pair, Timing, ask, dial
 from tests.servers.harness import eventually
 from tests.servers.sidecar import hanging, sidecar
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 TIMES = {"after": 1, "grace": 1, "pause": 5, "jitter": 0.1}
 
 
+@pytest.mark.slow
 def test_a_stuck_worker_is_replaced_and_the_other_is_left_alone(tmp_path: Path) -> None:
     timing = Timing(stuck=1.0, megamiss=0.4)
     flags = [text for name, s in TIMES.items() for text in (f"--recycle-{name}", str(s))]
