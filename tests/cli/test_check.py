@@ -17,13 +17,14 @@ from click.testing import CliRunner, Result
 
 from tests.servers.harness import eventually
 from ws_lifecycle_metrics.cli import cli
+from ws_lifecycle_metrics.cli.check import _bar
 from ws_lifecycle_metrics.conformance import choose, venvs
 from ws_lifecycle_metrics.conformance import run as run_module
 from ws_lifecycle_metrics.conformance.check import check_import
 from ws_lifecycle_metrics.conformance.formats import FORMATS
 from ws_lifecycle_metrics.conformance.result import Line, Report, ServerRun
 from ws_lifecycle_metrics.conformance.result import Result as Outcome
-from ws_lifecycle_metrics.conformance.run import Stopped, not_begun, run_server
+from ws_lifecycle_metrics.conformance.run import Chosen, Stopped, not_begun, run_server
 from ws_lifecycle_metrics.conformance.scenarios import SCENARIOS
 from ws_lifecycle_metrics.conformance.servers import BY_NAME, KINDS, ServerKind
 
@@ -480,6 +481,20 @@ def test_progress_is_for_terminals() -> None:
     assert json.loads(on_terminal.stdout)["exit_code"] == 0
     piped = subprocess.run(command, capture_output=True, env=env, check=True, timeout=60)
     assert not piped.stderr
+
+
+def test_versions_of_a_server_progress_apart(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "100")
+    old, new = (Chosen(kind=BY_NAME["granian"], version=v) for v in ("2.3.1", "2.3.2"))
+    with _bar([old, new], 3) as advance:
+        advance(old, "text")
+        advance(new, "text")
+        advance(new, "binary")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    rows = [(row.split()[1], row.split()[-1]) for row in shown.splitlines() if "granian" in row]
+    assert rows[-2:] == [("2.3.1", "1/3"), ("2.3.2", "2/3")]
 
 
 def _journal_has(folder: Path, scenario: str) -> bool:

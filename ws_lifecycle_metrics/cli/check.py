@@ -207,9 +207,9 @@ def _bar(chosen: list[Chosen], scenarios: int) -> Iterator[Progress]:
         _Signals(console).taken(),
         Progress(*columns, console=console, disable=not console.is_terminal) as bar,
     ):
-        tasks = {one.name: bar.add_task(one.name, total=scenarios) for one in chosen}
+        tasks = {one: bar.add_task(one.label, total=scenarios) for one in chosen}
 
-        def advance(server: str, _scenario: str) -> None:
+        def advance(server: Chosen, _scenario: str) -> None:
             bar.advance(tasks[server])
 
         yield advance

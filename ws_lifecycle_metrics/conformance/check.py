@@ -69,7 +69,7 @@ def _side_by_side(
     """Run servers at once; an interrupt ends each after its scenario, with no process left."""
     stopped = threading.Event()
 
-    def tell(server: str, scenario: str) -> None:
+    def tell(server: Chosen, scenario: str) -> None:
         if stopped.is_set():
             raise Stopped
         progress(server, scenario)

@@ -14,6 +14,11 @@ def rule(id: str) -> Rule:
     return RULES.get(id) or WIRE_RULES[id]
 
 
+def label(name: str, version: str) -> str:
+    """Return a server's name with its version: of one server several may be run."""
+    return f"{name} {version}".rstrip()
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line of a timeline; `at` in seconds since the scenario began, `side` app or client."""
@@ -69,8 +74,8 @@ class ServerRun:
 
     @property
     def label(self) -> str:
-        """The name with the version: of one server several may be run."""
-        return f"{self.name} {self.version}".rstrip()
+        """What it is called beside others."""
+        return label(self.name, self.version)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,23 +22,17 @@ from .leftovers import temporary_folder
 from .operation import refusal
 from .play import Player
 from .process import StartError, start
-from .result import Result, ServerRun
+from .result import Result, ServerRun, label
 from .script import Scenario
 from .servers import ServerKind
 from .trials import PROBE, Trial
 
 SERVED = "ws_lifecycle_metrics.conformance.served:app"
-Progress = Callable[[str, str], object]
-"""Called with the server's and the scenario's name as each is done; raises `Stopped` to end."""
 INTERRUPTED = "interrupted, the results are incomplete"
 
 
 class Stopped(Exception):  # noqa: N818  # the user's wish, not an error
     """The user wants to end."""
-
-
-def silent(_server: str, _scenario: str) -> None:
-    """Show no progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +45,21 @@ class Chosen:
 
     @property
     def name(self) -> str:
-        """The name, with the version where it is not the installed one."""
+        """The server's name, without its version."""
         return self.kind.name
+
+    @property
+    def label(self) -> str:
+        """What it is called beside others."""
+        return label(self.name, self.version)
+
+
+Progress = Callable[[Chosen, str], object]
+"""Called with the server and the scenario's name as each is done; raises `Stopped` to end."""
+
+
+def silent(_server: Chosen, _scenario: str) -> None:
+    """Show no progress."""
 
 
 @contextmanager
@@ -95,7 +102,7 @@ def _collected(
         with closing(played):  # which ends the server
             for result in played:
                 results[result.scenario] = result
-                progress(chosen.name, result.scenario)
+                progress(chosen, result.scenario)
     except (StartError, CannotRun) as error:
         failed = str(error)
     except Stopped:
