@@ -68,6 +68,8 @@ def check(
     """
     from ..conformance.formats import FORMATS as WRITERS
 
+    if not hasattr(os, "killpg"):  # Windows: its processes could not be ended with their children
+        raise Refused("check needs a system with process groups, such as Linux or macOS")
     if not target:
         _refuse_flags_for_target()
     elif factory:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -41,6 +42,8 @@ def serve(**given: str | None) -> None:
     )
     try:
         asyncio.run(_serve(config))
+    except KeyboardInterrupt:
+        pass  # where loops take no signals it is how Ctrl-C ends the run, in good order
     except OSError as error:
         raise Refused(
             f"cannot listen on {_address(config.host, config.port)}: {_why(error)}"
@@ -67,7 +70,8 @@ async def _serve(config: ExporterConfig) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        with suppress(NotImplementedError):  # Windows
+            loop.add_signal_handler(number, stop.set)
     try:
         exporter = Exporter(config)
     except ConfigError as error:

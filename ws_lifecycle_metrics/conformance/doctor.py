@@ -16,7 +16,14 @@ from shlex import quote
 
 from ..advisories import advisories_for
 from ..config import Config, ExporterConfig, environment_name
-from ..store.directory import SEGMENT_SUFFIX, Directory, DirectoryError, service_path
+from ..store.directory import (
+    SEGMENT_SUFFIX,
+    SUPPORTED,
+    UNSUPPORTED,
+    Directory,
+    DirectoryError,
+    service_path,
+)
 from ..store.services import never_used
 from .environment import unknown_variables
 from .finding import Finding
@@ -95,6 +102,10 @@ def _service(config: Config) -> Iterator[Finding]:
 
 
 def _directory(config: Config) -> Iterator[Finding]:
+    if not SUPPORTED:
+        advice = "each worker shows its own numbers by metrics_app(); Linux shares them"
+        yield Finding("directory", "note", UNSUPPORTED, advice)
+        return
     path = service_path(config.directory, config.service)
     above = next(place for place in path.absolute().parents if os.path.lexists(place))
     if not above.is_dir():  # so nobody can make it; a link that leads nowhere is none, either
@@ -115,6 +126,8 @@ def _directory(config: Config) -> Iterator[Finding]:
 
 
 def _shared_memory(config: Config) -> Iterator[Finding]:
+    if not SUPPORTED:
+        return  # said above
     path = service_path(config.directory, config.service)
     while not path.exists():
         path = path.parent

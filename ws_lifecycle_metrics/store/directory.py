@@ -21,6 +21,7 @@ SIDE_SUFFIXES = (".stacks", ".faults")
 """Files of the same name that belong to a segment and go with it."""
 SUPPORTED = fcntl is not None and hasattr(os, "posix_fallocate") and hasattr(os, "preadv")
 """Whether this system has what shared segments need; where not, memory stays in-process."""
+UNSUPPORTED = "this system has no file locks or no posix_fallocate"
 
 
 OUT_OF_MEANS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -73,7 +74,7 @@ class Directory:
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         if not SUPPORTED:
-            raise DirectoryError("this system has no file locks or no posix_fallocate")
+            raise DirectoryError(UNSUPPORTED)
         self.path = path
         try:
             if create:
