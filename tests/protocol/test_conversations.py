@@ -5,6 +5,8 @@ A conversation is a list of steps; the rules named are all that it breaks, in or
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -316,3 +318,18 @@ def test_never_flagged(rules: list[str], scope: dict[str, Any], steps: tuple[Ste
 def test_every_rule_is_broken_by_some_conversation() -> None:
     broken = {rule for case in BROKEN for rule in case.values[0]}
     assert set(RULES) - broken == set()
+
+
+def test_that_uvloop_writes_to_no_closed_transport_is_the_clients_departure() -> None:
+    """gunicorn's accept does, where the client gives up the handshake; asyncio takes it."""
+    loop = pytest.importorskip("uvloop").new_event_loop()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        transport, _ = loop.run_until_complete(loop.create_connection(asyncio.Protocol, sock=ours))
+        transport.abort()
+        loop.run_until_complete(asyncio.sleep(0))
+        with pytest.raises(RuntimeError) as refused:
+            transport.write(b"!")
+        loop.close()
+    steps = CONNECT, fails("accept", refused.value), raises(refused.value)
+    assert play(SCOPE, steps) == []

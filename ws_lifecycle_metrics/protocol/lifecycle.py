@@ -226,4 +226,7 @@ class Lifecycle:
 def _means_departure(exc: BaseException) -> bool:
     """Tell if an exception says that the client is gone; servers share no class, only a word."""
     name = type(exc).__name__.lower()
-    return isinstance(exc, OSError) or "disconnect" in name or "connectionclosed" in name
+    if isinstance(exc, OSError) or "disconnect" in name or "connectionclosed" in name:
+        return True
+    # What uvloop says of a closed transport, and gunicorn's accept lets through; asyncio says none.
+    return type(exc) is RuntimeError and str(exc).endswith("; the handler is closed")
