@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.store.support import ROOT, environment, eventually, place, python, run, start_worker
+from tests.store.support import (
+    ROOT,
+    environment,
+    eventually,
+    place,
+    python,
+    run,
+    start_worker,
+    value,
+)
 from tests.watchdog.support import NOW, add_record, make_worker, state
 from ws_lifecycle_metrics import Config, LifecycleMiddleware, StuckEvent, catalog
 from ws_lifecycle_metrics.store import layout as at
@@ -318,6 +327,50 @@ def test_a_removed_file_is_noticed_and_the_connections_go_on(tmp_path, monkeypat
         task.cancel()
         await asyncio.wait([task])
         assert snapshot(config).connections() == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("archived", [True, False], ids=["archived", "no room for the archive"])
+def test_who_had_no_directory_is_shared_once_there_is_one(tmp_path, monkeypatch, archived):
+    monkeypatch.setattr("ws_lifecycle_metrics.watchdog.guard.LOOK_FOR_FILE_EVERY", 0)
+    config = quick(tmp_path)
+    folder = place(tmp_path).with_name("test")
+    folder.write_text("in its place")
+    left = asyncio.Event()
+
+    async def accepts(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await left.wait()
+        await send({"type": "websocket.close"})
+
+    async def main() -> None:
+        app = LifecycleMiddleware(accepts, config=config)
+        early = asyncio.create_task(app(scope(), receive, send))
+        await until(lambda: counted(catalog.HANDSHAKES, "other", "accepted") == 1)
+        [before] = snapshot(config).connections()
+        worker = existing(config)
+        assert worker is not None
+        await until(lambda: worker.segment.header[at.BEATS] > 2)
+        assert not worker.segment.shared
+        folder.unlink()
+        if not archived:
+            (folder / ".archive.json").mkdir(parents=True)
+            folder.chmod(0o700)
+        await until(lambda: [*folder.glob("*.segment")])
+        await until(lambda: snapshot(config).health[0].beat_age is not None)
+        [after] = snapshot(config).connections()
+        assert (after.id, after.state) == (before.id, before.state)
+        late = asyncio.create_task(app(scope(), receive, send))
+        left.set()
+        await asyncio.gather(early, late)
+        assert counted(catalog.HANDSHAKES, "other", "accepted") == counted(catalog.CLOSES) == 2
+        assert counted(catalog.LOST_CONNECTIONS) == counted(catalog.INTERNAL_ERRORS) == 0
+        assert counted(catalog.STORAGE_DEGRADED) == (not archived)
+
+    def counted(metric: Any, *labels: str) -> float:
+        return value(snapshot(config), metric, *labels)
 
     asyncio.run(main())
 

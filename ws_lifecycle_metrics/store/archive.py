@@ -166,13 +166,25 @@ def fold(directory: Directory, reader: Reader) -> int:
         return 0
 
 
-def _fold_locked(directory: Directory, reader: Reader) -> int:
+def absorb(directory: Directory, contents: Contents) -> None:
+    """Add what a worker has counted in memory of its own; the caller holds the directory's lock."""
+    old = _load_or_set_aside(directory)
+    made = filter(None, (old.since, int(contents.header[at.CREATED_WALL])))
+    new = replace(old, generation=old.generation + 1, since=min(made, default=0))
+    directory.replace(NAME, _fitted(new, [old.totals, _totals_of(contents)]))
+
+
+def _load_or_set_aside(directory: Directory) -> Archive:
     try:
-        old = load(directory)
+        return load(directory)
     except BadSegment as error:
         logger.warning("%s is set aside as archive.bad: %s", NAME, error)
         directory.rename(NAME, f"archive.bad-{time.time_ns()}")
-        old = Archive()
+        return Archive()
+
+
+def _fold_locked(directory: Directory, reader: Reader) -> int:
+    old = _load_or_set_aside(directory)
     _remove_drafts(directory)
     dead = [s for s in reader.read(directory) if not s.alive]
     outdated.remove(directory, reader.outdated)

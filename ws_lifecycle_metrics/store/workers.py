@@ -7,7 +7,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from ..config import Config
 from . import archive
@@ -159,7 +160,56 @@ def renew(worker: Worker) -> Worker:
         worker.segment.abandon()
         worker.watch = None
         _all[:] = [other for other in _all if other is not worker]
-    new = _start(worker.config, _place(worker))
+    return _succeeded(worker, _start(worker.config, _place(worker)))
+
+
+def share(worker: Worker) -> Worker | None:
+    """Give this thread a worker that others can read, in place of one that stayed in this process.
+
+    None where that still cannot be had. What was counted goes into the archive, so that nobody
+    misses it, and whoever reads in this process finds it there.
+    """
+    path = service_path(worker.config.directory, worker.config.service)
+    with (
+        suppress(DirectoryError, OSError),
+        _lock,
+        # Not while a snapshot is taken here, which would have the counts twice, nor waiting for it.
+        _unless_held(_taking) as free,
+        Directory(path, create=True) as directory,
+        directory.exclusive() as locked,
+    ):
+        if free and locked and worker in _all:  # and not in a child that was forked
+            return _share_locked(worker, directory)
+    return None
+
+
+def _share_locked(worker: Worker, directory: Directory) -> Worker:
+    place, old = _place(worker), worker.segment
+    new = _start_shared(worker.config)
+    worker.publish(time.monotonic_ns())
+    old.header[at.SLOT] = new.segment.header[at.SLOT]
+    contents = decode(old.name, old.contents(), alive=True)
+    try:
+        archive.absorb(directory, contents)
+    except OSError:
+        add_segment(_ended.setdefault(place, {}), contents)
+    worker.watch = None
+    _all[_all.index(worker)] = _here.by_place[place] = new
+    logger.info("the metrics are shared now: others can read them")
+    return _succeeded(worker, new)
+
+
+@contextmanager
+def _unless_held(lock: threading.Lock) -> Iterator[bool]:
+    free = lock.acquire(blocking=False)
+    try:
+        yield free
+    finally:
+        if free:
+            lock.release()
+
+
+def _succeeded(worker: Worker, new: Worker) -> Worker:
     new.connections = worker.connections
     if worker.served is not None:  # HTTP scopes hold it that go on; WebSockets move their own
         worker.served.worker = new

@@ -20,7 +20,7 @@ from ..config import Config
 from ..store import layout as at
 from ..store.layout import NS
 from ..store.worker import Worker
-from ..store.workers import current, renew
+from ..store.workers import current, renew, share
 from . import faults, reports, sidefile
 from .heartbeat import Heartbeat, is_asyncio, running_loop
 from .scan import Scanner
@@ -46,6 +46,7 @@ def attended(config: Config) -> Worker:
         loop = running_loop()
         if loop is not None and watch.heartbeat.loop is not loop:
             watch.begin(loop)
+            return current(config)  # its first beat may have found a new one
     return worker
 
 
@@ -71,7 +72,8 @@ class Watch:
         self._events: deque[StuckEvent] = deque(maxlen=MOST_QUEUED)
         self._stacks = Stacks()
         self._changed = False
-        self._scan_at = self._file_at = 0
+        self._scan_at = 0
+        self._file_at = time.monotonic_ns() + LOOK_FOR_FILE_EVERY
         self._stall = (-1, 0)  # the beat after which the loop hangs, and what was said of it
         config = worker.config
         wanted = config.faulthandler or config.faulthandler_exit
@@ -100,8 +102,7 @@ class Watch:
                 self._scan(now)
             if now >= self._file_at:
                 self._file_at = now + LOOK_FOR_FILE_EVERY
-                if self.worker.segment.unlinked():
-                    self._renew()
+                self._look_for_file()
         except Exception as error:  # noqa: BLE001  # a fault of ours must not end the beat
             reports.log_fault(error)
             self.worker.count_internal_error()
@@ -126,18 +127,26 @@ class Watch:
             self._events.extend(found.events)
             _Thread.wake()
 
-    def _renew(self) -> None:
-        """Go on in a new segment: somebody removed this one's file, and nobody can read it."""
+    def _look_for_file(self) -> None:
+        """Go on in a new segment where nobody can read this one, and another can be had."""
+        worker = self.worker
+        if worker.segment.unlinked():
+            self._go_on_in(renew(worker))
+        elif not worker.segment.shared and not worker.draining:
+            new = share(worker)
+            if new is not None:
+                self._go_on_in(new)
+
+    def _go_on_in(self, new: Worker) -> None:
         loop, self.heartbeat.loop = self.heartbeat.loop, None
         if self._faults is not None:
             self._faults.close()
         self.worker.beats = False
-        conversations = list(self.worker.live.values())
-        new = renew(self.worker)
         watch = new.watch = Watch(new)
-        for conversation in conversations:
+        for conversation in list(self.worker.live.values()):
             conversation.move(new)
         watch.begin(loop)
+        new.lifespans = self.worker.lifespans
 
     # In the thread.
 
