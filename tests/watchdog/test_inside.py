@@ -25,6 +25,7 @@ from tests.store.support import (
 )
 from tests.watchdog.support import NOW, add_record, make_worker, state
 from ws_lifecycle_metrics import Config, LifecycleMiddleware, StuckEvent, catalog
+from ws_lifecycle_metrics.store import archive
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.directory import Directory
 from ws_lifecycle_metrics.store.layout import NS, ROUTE_BLOCK, WORKER_BLOCK
@@ -306,6 +307,24 @@ def test_on_trio_there_is_a_beat_as_well(tmp_path):
 
     trio.run(main)
     assert snapshot(config).health[0].beat_age is None
+
+
+def test_a_thread_that_ended_is_no_worker_and_no_dead_one(tmp_path):
+    config = quick(tmp_path)
+
+    async def passes(_scope: Any, _receive: Any, _send: Any) -> None: ...
+
+    def serve() -> None:
+        asyncio.run(LifecycleMiddleware(passes, config=config)({"type": "http"}, receive, send))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    thread.join()
+    eventually(lambda: not snapshot(config).workers)
+    with Directory(tmp_path / "test") as directory:
+        assert directory.segments() == []
+        found = archive.load(directory)
+        assert (found.generation, dict(found.deaths)) == (1, {})
 
 
 def test_a_removed_file_is_noticed_and_the_connections_go_on(tmp_path, monkeypatch):

@@ -116,7 +116,7 @@ def _place(worker: Worker) -> Place:
 
 def _start(config: Config, place: Place) -> Worker:
     with _lock:
-        _close_ended()
+        close_ended()
         try:
             worker = _start_shared(config)
         except (DirectoryError, OSError) as error:
@@ -216,21 +216,23 @@ def _succeeded(worker: Worker, new: Worker) -> Worker:
     return new
 
 
-def _close_ended() -> None:
+def close_ended() -> None:
     """Close the segments of threads that ended, as test clients start one for each session."""
-    for worker in [w for w in _all if not w.thread.is_alive()]:
-        _all.remove(worker)
-        if not worker.segment.shared:
-            _guarded(worker, worker.publish, time.monotonic_ns())
-            contents = decode(worker.segment.name, worker.segment.contents(), alive=False)
-            add_segment(_ended.setdefault(_place(worker), {}), contents)
-        _guarded(worker, worker.close)
+    with _lock:
+        for worker in [w for w in _all if not w.thread.is_alive()]:
+            _all.remove(worker)
+            if not worker.segment.shared:
+                _guarded(worker, worker.publish, time.monotonic_ns())
+                contents = decode(worker.segment.name, worker.segment.contents(), alive=False)
+                add_segment(_ended.setdefault(_place(worker), {}), contents)
+            _guarded(worker, worker.close)
 
 
 def _close_all() -> None:
-    for worker in _all:
-        _guarded(worker, worker.close)
-    _all.clear()
+    with _lock:  # the watchdog's thread may be closing one
+        for worker in _all:
+            _guarded(worker, worker.close)
+        _all.clear()
 
 
 def taking() -> threading.Lock:

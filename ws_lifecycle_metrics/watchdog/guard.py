@@ -20,7 +20,7 @@ from ..config import Config
 from ..store import layout as at
 from ..store.layout import NS
 from ..store.worker import Worker
-from ..store.workers import current, renew, share
+from ..store.workers import close_ended, current, renew, share
 from . import faults, reports, sidefile
 from .heartbeat import Heartbeat, is_asyncio, running_loop
 from .scan import Scanner
@@ -199,6 +199,7 @@ class Watch:
         """Watch no more, once it is over."""
         if self._faults is not None:
             self._faults.close()
+        close_ended()  # or its thread would be missed as a dead worker once the process is killed
 
 
 class _Thread:
@@ -239,15 +240,14 @@ class _Thread:
     @classmethod
     def _goes_on(cls, wake: threading.Event) -> bool:
         with cls._lock:
-            watches, cls._watches = cls._watches, []
-            for watch in watches:
-                if watch.over():
-                    watch.end()
-                else:
-                    cls._watches.append(watch)
+            over = [watch for watch in cls._watches if watch.over()]
+            cls._watches = [watch for watch in cls._watches if watch not in over]
+            goes_on = bool(cls._watches) and wake is cls._wake and not sys.is_finalizing()
             if not cls._watches and wake is cls._wake:
                 cls._thread = None
-            return bool(cls._watches) and wake is cls._wake and not sys.is_finalizing()
+        for watch in over:
+            watch.end()
+        return goes_on
 
     @classmethod
     def forget(cls) -> None:
