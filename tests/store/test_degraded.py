@@ -275,6 +275,24 @@ def test_a_disk_that_is_full_later(tmp_path):
     assert "no room for more metrics" in line
 
 
+def test_room_that_comes_back_ends_what_was_said_of_it(tmp_path):
+    run(
+        LIMITED
+        + """
+    worker = current(config(base, max_routes=1000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (128 * 1024, limit))
+    for number in range(300):
+        worker.route(f"/{number}")
+    assert value(take(base), catalog.STORAGE_DEGRADED) == 1
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    assert worker.route("/299").name == "/299"
+    assert value(take(base), catalog.STORAGE_DEGRADED) == 0
+    """,
+        tmp_path,
+        1 << 30,
+    )
+
+
 def test_no_room_for_the_archive_costs_no_count_and_no_scrape(tmp_path):
     dead = start_worker(tmp_path)
     open_connection(dead)

@@ -42,7 +42,7 @@ HEADER_WORDS = 64
     THREAD,
     DRAINING_SINCE,  # CLOCK_MONOTONIC, ns; 0: serving
     SWITCHED_OFF_SINCE,
-    FULL,  # times that no room could be had
+    FULL,  # times that no room could be had, since there was some
     HEARTBEAT_AT,  # CLOCK_MONOTONIC, ns; 0: nobody knows whether the loop runs
     BEATS,  # moves also where another clock cannot be compared
     LOOP_LAG,  # of the latest beat, ns

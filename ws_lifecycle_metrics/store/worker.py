@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -66,6 +67,7 @@ class Worker:
         self.noted: dict[int, Any] = {}  # conversations with counts that are not written yet
         self.record_blocks: list[tuple[int, Words]] = []
         self.seen = 0  # connections that have a record now
+        self._lacked = 0  # words for which there was no room, at most
         self._routes: dict[str, Route] = {}
         self._subprotocols: dict[str, int] = {}
         self._route_cap = self._cap("http_route", config.max_routes, config.routes)
@@ -178,7 +180,7 @@ class Worker:
         """Whether one more connection may be seen; that some are not is logged once."""
         if self.seen < self.config.max_connections:
             return True
-        self._note_full(f"max_connections={self.config.max_connections} is reached")
+        self._note_full(f"max_connections={self.config.max_connections} is reached", sys.maxsize)
         return False
 
     def new_records(self, route_number: int, have: int) -> list[Words]:
@@ -201,15 +203,19 @@ class Worker:
 
     def _add(self, kind: BlockKind, words: int, name: str = "", owner: int = 0) -> Block | None:
         try:
-            return self.segment.add_block(kind, words, name, owner)
+            block = self.segment.add_block(kind, words, name, owner)
         except OSError as error:
-            self._note_full(str(error.strerror))
+            self._note_full(str(error.strerror), words)
             return None
+        if words >= self._lacked > 0:  # less may have fitted into what was left
+            self._lacked = self.segment.header[at.FULL] = 0
+        return block
 
-    def _note_full(self, why: str) -> None:
+    def _note_full(self, why: str, words: int) -> None:
         if not self.segment.header[at.FULL]:
             logger.warning("no room for more metrics, the rest is only counted: %s", why)
         self.segment.header[at.FULL] += 1
+        self._lacked = max(self._lacked, words)
 
     def forget(self) -> None:
         """Write where nobody reads, in a forked child: the words are its parent's.
