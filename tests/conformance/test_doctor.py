@@ -149,6 +149,16 @@ def test_damaged_segments_are_not_dead_ones(tmp_path):
     assert found["damaged segments"].text.startswith("2 cannot be trusted or read, such as left-")
 
 
+def test_a_damaged_archive_is_told(tmp_path):
+    worker = start_worker(tmp_path, service="test")
+    assert "archive" not in examined(tmp_path)
+    (tmp_path / "test" / "archive.json").write_text("{")
+    found = examined(tmp_path)
+    worker.close()
+    assert found["archive"].level == "warning"
+    assert found["archive"].text.startswith("archive.json is not read: not an archive: ")
+
+
 def segments_of(place):
     return sorted(path.name for path in place.glob("*.segment"))
 

@@ -16,6 +16,7 @@ from shlex import quote
 
 from ..advisories import advisories_for
 from ..config import Config, ExporterConfig, environment_name
+from ..store import archive
 from ..store.directory import (
     SEGMENT_SUFFIX,
     SUPPORTED,
@@ -24,6 +25,7 @@ from ..store.directory import (
     DirectoryError,
     service_path,
 )
+from ..store.reader import BadSegment
 from ..store.services import never_used
 from .environment import unknown_variables
 from .finding import Finding
@@ -142,6 +144,7 @@ def _segments(config: Config) -> Iterator[Finding]:
     try:
         with Directory(service_path(config.directory, config.service)) as directory:
             found = look_at_segments(directory)
+            yield from _archive(directory)
     except DirectoryError:
         return  # said above
     text = f"{found.alive} alive, {found.dead} dead"
@@ -160,6 +163,15 @@ def _segments(config: Config) -> Iterator[Finding]:
         text = f"{len(found.damaged)} cannot be trusted or read, such as {name}: {why}"
         advice = f"they are left out, and nobody removes them from {directory.path}"
         yield Finding("damaged segments", "warning", text, advice)
+
+
+def _archive(directory: Directory) -> Iterator[Finding]:
+    try:
+        archive.load(directory)
+    except BadSegment as error:
+        text = f"{archive.NAME} is not read: {error}"
+        advice = "what ended workers counted is missing; it is set aside when the next one ends"
+        yield Finding("archive", "warning", text, advice)
 
 
 def _removal(path: Path, names: list[str]) -> str:

@@ -178,8 +178,9 @@ def _load_or_set_aside(directory: Directory) -> Archive:
     try:
         return load(directory)
     except BadSegment as error:
-        logger.warning("%s is set aside as archive.bad: %s", NAME, error)
-        directory.rename(NAME, f"archive.bad-{time.time_ns()}")
+        aside = f"archive.bad-{time.time_ns()}"
+        directory.rename(NAME, aside)
+        logger.warning("%s is set aside as %s: %s", NAME, aside, error)
         return Archive()
 
 
