@@ -350,6 +350,24 @@ def test_a_removed_file_is_noticed_and_the_connections_go_on(tmp_path, monkeypat
     asyncio.run(main())
 
 
+def test_what_lies_beside_a_removed_file_goes_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("ws_lifecycle_metrics.watchdog.guard.LOOK_FOR_FILE_EVERY", 0)
+    config = quick(tmp_path, stuck_handshake=100.0, faulthandler=True)
+
+    async def main() -> None:
+        app = LifecycleMiddleware(waits_for_ever, config=config)
+        task = asyncio.create_task(app(scope(), receive, send))
+        await until(lambda: [*tmp_path.glob("test/*.faults")])
+        [segment] = tmp_path.glob("test/*.segment")
+        segment.unlink()
+        await until(lambda: snapshot(config).connections())
+        assert not [*segment.parent.glob(f"{segment.stem}.*")]
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("archived", [True, False], ids=["archived", "no room for the archive"])
 def test_who_had_no_directory_is_shared_once_there_is_one(tmp_path, monkeypatch, archived):
     monkeypatch.setattr("ws_lifecycle_metrics.watchdog.guard.LOOK_FOR_FILE_EVERY", 0)

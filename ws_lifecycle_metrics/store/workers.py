@@ -157,7 +157,7 @@ def renew(worker: Worker) -> Worker:
     """Give this thread a new worker in place of one whose file was removed."""
     logger.warning("the file of the metrics was removed: a new one begins at 0")
     with _lock:
-        worker.segment.abandon()
+        worker.segment.leave()
         worker.watch = None
         _all[:] = [other for other in _all if other is not worker]
     return _succeeded(worker, _start(worker.config, _place(worker)))

@@ -140,7 +140,11 @@ class Segment:
     def close(self) -> None:
         """Say that the worker ended; what is in the segment stays to be read."""
         self.header[at.STATUS] = Status.CLOSED
-        if self.shared and self.directory is not None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Close the descriptors, and remove what lies beside the file."""
+        if self.directory is not None:
             with suppress(OSError):  # nobody asks where connections wait that are gone
                 self.directory.remove(self.name, side_files_only=True)
         self.abandon()
