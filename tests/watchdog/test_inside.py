@@ -13,19 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.store.support import (
-    ROOT,
-    environment,
-    eventually,
-    place,
-    python,
-    run,
-    start_worker,
-    value,
-)
+from tests.store.support import ROOT, environment, eventually, place, python, run, start_worker
 from tests.watchdog.support import NOW, add_record, make_worker, state
 from ws_lifecycle_metrics import Config, LifecycleMiddleware, StuckEvent, catalog
-from ws_lifecycle_metrics.store import archive
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.directory import Directory
 from ws_lifecycle_metrics.store.layout import NS, ROUTE_BLOCK, WORKER_BLOCK
@@ -309,24 +299,6 @@ def test_on_trio_there_is_a_beat_as_well(tmp_path):
     assert snapshot(config).health[0].beat_age is None
 
 
-def test_a_thread_that_ended_is_no_worker_and_no_dead_one(tmp_path):
-    config = quick(tmp_path)
-
-    async def passes(_scope: Any, _receive: Any, _send: Any) -> None: ...
-
-    def serve() -> None:
-        asyncio.run(LifecycleMiddleware(passes, config=config)({"type": "http"}, receive, send))
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    thread.join()
-    eventually(lambda: not snapshot(config).workers)
-    with Directory(tmp_path / "test") as directory:
-        assert directory.segments() == []
-        found = archive.load(directory)
-        assert (found.generation, dict(found.deaths)) == (1, {})
-
-
 def test_a_removed_file_is_noticed_and_the_connections_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr("ws_lifecycle_metrics.watchdog.guard.LOOK_FOR_FILE_EVERY", 0)
     config = quick(tmp_path, stuck_handshake=100.0)
@@ -346,68 +318,6 @@ def test_a_removed_file_is_noticed_and_the_connections_go_on(tmp_path, monkeypat
         task.cancel()
         await asyncio.wait([task])
         assert snapshot(config).connections() == []
-
-    asyncio.run(main())
-
-
-def test_what_lies_beside_a_removed_file_goes_with_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("ws_lifecycle_metrics.watchdog.guard.LOOK_FOR_FILE_EVERY", 0)
-    config = quick(tmp_path, stuck_handshake=100.0, faulthandler=True)
-
-    async def main() -> None:
-        app = LifecycleMiddleware(waits_for_ever, config=config)
-        task = asyncio.create_task(app(scope(), receive, send))
-        await until(lambda: [*tmp_path.glob("test/*.faults")])
-        [segment] = tmp_path.glob("test/*.segment")
-        segment.unlink()
-        await until(lambda: snapshot(config).connections())
-        assert not [*segment.parent.glob(f"{segment.stem}.*")]
-        task.cancel()
-        await asyncio.wait([task])
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("archived", [True, False], ids=["archived", "no room for the archive"])
-def test_who_had_no_directory_is_shared_once_there_is_one(tmp_path, monkeypatch, archived):
-    monkeypatch.setattr("ws_lifecycle_metrics.watchdog.guard.LOOK_FOR_FILE_EVERY", 0)
-    config = quick(tmp_path)
-    folder = place(tmp_path).with_name("test")
-    folder.write_text("in its place")
-    left = asyncio.Event()
-
-    async def accepts(_scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        await left.wait()
-        await send({"type": "websocket.close"})
-
-    async def main() -> None:
-        app = LifecycleMiddleware(accepts, config=config)
-        early = asyncio.create_task(app(scope(), receive, send))
-        await until(lambda: counted(catalog.HANDSHAKES, "other", "accepted") == 1)
-        [before] = snapshot(config).connections()
-        worker = existing(config)
-        assert worker is not None
-        await until(lambda: worker.segment.header[at.BEATS] > 2)
-        assert not worker.segment.shared
-        folder.unlink()
-        if not archived:
-            (folder / ".archive.json").mkdir(parents=True)
-            folder.chmod(0o700)
-        await until(lambda: [*folder.glob("*.segment")])
-        await until(lambda: snapshot(config).health[0].beat_age is not None)
-        [after] = snapshot(config).connections()
-        assert (after.id, after.state) == (before.id, before.state)
-        late = asyncio.create_task(app(scope(), receive, send))
-        left.set()
-        await asyncio.gather(early, late)
-        assert counted(catalog.HANDSHAKES, "other", "accepted") == counted(catalog.CLOSES) == 2
-        assert counted(catalog.LOST_CONNECTIONS) == counted(catalog.INTERNAL_ERRORS) == 0
-        assert counted(catalog.STORAGE_DEGRADED) == (not archived)
-
-    def counted(metric: Any, *labels: str) -> float:
-        return value(snapshot(config), metric, *labels)
 
     asyncio.run(main())
 
