@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
+
+try:
+    import resource
+except ImportError:  # Windows, where descriptors have no such limit
+    resource = None  # type: ignore[assignment]  # tested before its use
 
 from ..config import ExporterConfig
 from ..store.snapshot import Snapshot
@@ -22,6 +28,14 @@ BRACKETED = re.compile(r"\[([^][]*)\](?::[0-9]*)?")
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 MOST_REFUSED = 64
 """Clients beyond the bound that may be reading their 503 at once; more are cut off."""
+BATCH = 16
+"""Clients that are accepted before the first of them is counted, or may be cut off."""
+WAITING = 1024
+"""Clients that may wait to be accepted."""
+SPARE = MOST_REFUSED + 4 * BATCH + 32
+"""Descriptors that are kept for all but the clients within the bound."""
+
+logger = logging.getLogger("ws_lifecycle_metrics")
 
 
 class Exporter:
@@ -43,6 +57,7 @@ class Exporter:
         self._served: set[asyncio.Task[None]] = set()
         self._refused: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._most = _most_clients(config.max_clients)
 
     def take(self) -> Snapshot:
         """Collect for another thread, which waits. Raises what collecting raises."""
@@ -51,8 +66,11 @@ class Exporter:
     async def start(self) -> tuple[str, int]:
         """Listen; return the address and the port. Raises OSError, if the port is in use too."""
         self._server = await asyncio.start_server(
-            self._accept, self.config.host, self.config.port, limit=MAX_HEADER, backlog=1024
+            self._accept, self.config.host, self.config.port, limit=MAX_HEADER, backlog=BATCH
         )
+        for listening in self._server.sockets:
+            with listening.dup() as same:
+                same.listen(WAITING)
         self._watch.start()
         host, port = self._server.sockets[0].getsockname()[:2]
         return host, port
@@ -77,7 +95,7 @@ class Exporter:
         await self.aclose()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._served) < self.config.max_clients:
+        if len(self._served) < self._most:
             client = Client(self.config, self.access, reader, writer)
             own = _name(str((writer.get_extra_info("sockname") or ("",))[0]))
             self._spawn(self._served, client.serve(lambda request: self._answer(request, own)))
@@ -115,6 +133,19 @@ class Exporter:
         except Exception as error:  # noqa: BLE001  # a fault in one answer must not end the connection
             log_fault(error)
             return refusal(500)
+
+
+def _most_clients(wanted: int) -> int:
+    """Return how many clients the limit of open files allows, at most those wanted.
+
+    Without a descriptor for the next one asyncio would log that for each that waits, each second.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource is not None else -1
+    if limit < 0 or limit - SPARE >= wanted:  # negative: there is none
+        return wanted
+    most = max(1, limit - SPARE)
+    logger.warning("max_clients is %s: the limit of open files is %s", most, limit)
+    return most
 
 
 def _name(host: str) -> str:
