@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
@@ -81,13 +82,41 @@ def test_a_judgement_from_before_a_pause_ends_nobody(looks):
     assert looks.sent == [(77, signal.SIGTERM)]
 
 
-def test_of_two_sidecars_the_second_sends_nothing(looks):
+def test_of_two_sidecars_the_second_sends_nothing_and_says_so_once(looks, caplog):
+    caplog.set_level(logging.INFO)
     second = looks.another()
     for moment in (0, 7):
         looks.now = NOW + moment * NS
         for watch in (looks.watch, second):
             looks.look(moment, watch)
     assert looks.sent == [(77, signal.SIGTERM)]
+    assert caplog.messages == [
+        "another sidecar ends this service's stuck workers; this one stands by",
+        "process 77 is stuck and gets SIGTERM",
+    ]
+
+
+def test_the_sidecar_that_stood_by_takes_over_and_says_so(looks, caplog):
+    caplog.set_level(logging.INFO)
+    second = looks.another()
+    looks.look(0)
+    looks.look(0, second)
+    asyncio.run(looks.watch.aclose())
+    looks.look(0, second)
+    looks.look(0, second)
+    assert caplog.messages[1:] == ["from now on this sidecar ends stuck workers"]
+
+
+@pytest.mark.parametrize("installed", [True, False], ids=["installed", "missing"])
+def test_who_asks_for_py_spy_where_there_is_none_is_told(installed, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    if installed:
+        (tmp_path / "py-spy").touch(mode=0o755)
+    config = ExporterConfig(service="test", directory=str(tmp_path), py_spy=True)
+    Watch(config, Live(config))
+    missing = "--py-spy: there is no such program; pip install py-spy"
+    assert caplog.messages == ([] if installed else [missing])
 
 
 def test_a_process_in_which_another_service_is_well_is_shared(tmp_path):

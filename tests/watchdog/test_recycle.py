@@ -165,6 +165,36 @@ def test_never_signalled(change):
     assert world.steps(60) == []
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (_namespace, "its pid is another container's or machine's; share the process ids"),
+        (_init, "pid 1 and the sidecar's own process are never ended"),
+        (_reused, "nobody can tell whether the pid is still its process"),
+        (_unknown_start, "nobody can tell whether the pid is still its process"),
+        (_foreign, "it is another user's"),
+        (_a_healthy_loop_in_it, "another loop in its process is well"),
+        (_another_service_in_it, "another loop in its process is well"),
+    ],
+    ids=lambda value: getattr(value, "__name__", "").strip("_").replace("_", " ") or None,
+)
+def test_the_log_says_once_a_stay_why_a_worker_gets_no_signal(change, why, caplog):
+    world = World([100])
+    world.reasons = {100: "loop_blocked"}
+    change(world)
+    world.steps(TIMING.after)
+    assert caplog.messages == []
+    world.steps(20)
+    pid = world.workers[100].header[at.PID]
+    said = f"worker 0 (pid {pid}) is stuck and gets no signal: {why}"
+    assert caplog.messages == [said]
+    world.reasons = {}
+    world.step()
+    world.reasons = {100: "loop_blocked"}
+    world.steps(20)
+    assert caplog.messages == [said, said]
+
+
 def test_a_healthy_worker_of_another_namespace_with_the_same_number_spares_nobody():
     world = World([100])
     world.reasons = {100: "loop_blocked"}

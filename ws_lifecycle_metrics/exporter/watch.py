@@ -22,7 +22,7 @@ from ..watchdog.workers import Health, serving
 from .live import CollectionError, Live
 from .notify import notify
 from .siblings import Siblings
-from .spy import Spy
+from .spy import Spy, find
 
 PERIOD = 1.0
 FRESH = 3 * NS
@@ -41,8 +41,11 @@ class Watch:
         self._clock = clock
         self._kernel = Kernel()
         self._spy = Spy() if config.py_spy else None
+        if config.py_spy and find() is None:
+            logger.warning("--py-spy: there is no such program; pip install py-spy")
         self._recycler: recycle.Recycler | None = None
         self._lock = -1
+        self._stands_by = False
         if config.recycle_stuck:
             timing = recycle.Timing(
                 after=config.recycle_after,
@@ -121,7 +124,15 @@ class Watch:
                     self._lock = fd
                 else:
                     os.close(fd)
+                self._say_who_ends(mine=self._lock >= 0)
         return self._lock >= 0
+
+    def _say_who_ends(self, *, mine: bool) -> None:
+        if not mine and not self._stands_by:
+            logger.info("another sidecar ends this service's stuck workers; this one stands by")
+        elif mine and self._stands_by:
+            logger.info("from now on this sidecar ends stuck workers")
+        self._stands_by = not mine
 
     def _log(self, health: list[Health]) -> None:
         """Log which workers became stuck, died, or are well or replaced since the look before."""

@@ -72,6 +72,7 @@ class Recycler:
         self._shared = shared
         self._uid = os.geteuid() if uid is None else uid
         self._stuck_since: dict[int, int] = {}
+        self._spared: set[int] = set()  # of whom the log has said that they are left alone
         self._case: _Case | None = None
         self._rest_until = 0
 
@@ -80,6 +81,7 @@ class Recycler:
         stuck = {h.uuid for h in health if h.failing and h.reason in SIGNALLED}
         since = self._stuck_since
         self._stuck_since = {uuid: since.get(uuid, now) for uuid in stuck}
+        self._spared &= stuck
         by_uuid = {worker.uuid: worker for worker in workers}
         if self._case is None and now >= self._rest_until:
             self._case = self._choose(by_uuid, now)
@@ -87,7 +89,7 @@ class Recycler:
         if case is None:
             return
         worker = by_uuid.get(case.uuid)
-        if worker is None or case.uuid not in stuck or not self._is_ours(worker, by_uuid):
+        if worker is None or case.uuid not in stuck or self._obstacle(worker, by_uuid):
             self._end_case(now, rest=case.warned)  # it recovered, if only for a while; or is gone
         elif now >= case.act_at:
             self._signal(case, now)
@@ -99,27 +101,36 @@ class Recycler:
             worker = workers[uuid]
             if now - since[uuid] < self._timing.after * NS:
                 continue
-            if self._is_ours(worker, workers):
+            header = worker.header
+            obstacle = self._obstacle(worker, workers)
+            if obstacle is None:
                 delay = round(self._chance() * self._timing.jitter * NS)
-                header = worker.header
                 return _Case(uuid, header[at.PID], header[at.START_TICKS], now + delay)
+            if uuid not in self._spared:
+                self._spared.add(uuid)
+                told = slots[uuid], header[at.PID], obstacle
+                logger.warning("worker %d (pid %d) is stuck and gets no signal: %s", *told)
         return None
 
-    def _is_ours(self, worker: Contents, workers: dict[int, Contents]) -> bool:
-        """Whether the pid is still the process that made the segment, and only stuck loops are."""
+    def _obstacle(self, worker: Contents, workers: dict[int, Contents]) -> str | None:
+        """Return why it may get no signal: who has its pid now, and what else lives there."""
         header = worker.header
-        pid, ticks = header[at.PID], header[at.START_TICKS]
-        if pid <= 1 or pid == os.getpid() or not ticks or not is_here(worker.header):
-            return False
+        pid = header[at.PID]
+        if not is_here(header):
+            return "its pid is another container's or machine's; share the process ids"
+        if pid <= 1 or pid == os.getpid():
+            return "pid 1 and the sidecar's own process are never ended"
         process = self._table.process(pid)
-        if process is None or process.start_ticks != ticks:
-            return False
+        if process is None or not process.start_ticks == header[at.START_TICKS] != 0:
+            return "nobody can tell whether the pid is still its process"
         if self._uid != header[at.UID] or process.uid != self._uid:
-            return False
+            return "it is another user's"
         # Of several loops in one process a healthy one is not ended for the others' sake.
         same = [w for w in workers.values() if w.header[at.PID] == pid and is_here(w.header)]
         same = [w for w in same if not has_ended(w.header)]
-        return all(w.uuid in self._stuck_since for w in same) and not self._shared(pid)
+        if not all(w.uuid in self._stuck_since for w in same) or self._shared(pid):
+            return "another loop in its process is well"
+        return None
 
     def _signal(self, case: _Case, now: int) -> None:
         number = signal.SIGKILL if case.warned else signal.SIGTERM
