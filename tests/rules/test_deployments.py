@@ -46,16 +46,35 @@ def test_promtool_accepts_the_configuration(path):
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_kubernetes_accepts_the_deployment():
+def kubernetes_accepts(manifest: dict) -> None:
+    """Raise ValueError unless the newest schema takes it, and knows each of its keys."""
     with warnings.catch_warnings():  # it imports a module that the next Python lacks
         warnings.simplefilter("ignore")
         import kubernetes_validate
 
+    try:
+        kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+    except kubernetes_validate.ValidationError as error:
+        raise ValueError(str(error)) from error
+
+
+def test_kubernetes_accepts_the_deployment():
     deployment = load(KUBERNETES / "deployment.yml")
-    kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
+    kubernetes_accepts(deployment)
     deployment["spec"]["template"]["spec"]["containers"][0]["volumeMount"] = []
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
+    with pytest.raises(ValueError, match="volumeMount"):
+        kubernetes_accepts(deployment)
+
+
+def test_the_probe_to_uncomment_asks_the_sidecar_of_the_same_pod():
+    text = (KUBERNETES / "deployment.yml").read_text()
+    chosen = yaml.safe_load(re.sub(r"^( +)#(?=livenessProbe:|  )", r"\1", text, flags=re.MULTILINE))
+    app = chosen["spec"]["template"]["spec"]["containers"][0]
+    probe = app.pop("livenessProbe")
+    assert probe["httpGet"] == {"path": "/healthz", "port": PORT}
+    assert chosen == load(KUBERNETES / "deployment.yml")
+    app["livenessProbe"] = probe
+    kubernetes_accepts(chosen)
 
 
 def test_the_pod_shares_what_the_sidecar_reads():
