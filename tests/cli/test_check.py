@@ -263,6 +263,30 @@ def test_a_report_that_cannot_be_written_is_told_before_the_work(
     assert not started
 
 
+@pytest.mark.parametrize(
+    "mistyped",
+    [
+        ("--scenario", "nope"),
+        ("some:app", "--scenario", "nope"),
+        ("some:app", "--path", "nope"),
+        ("some:app", "--header", "nope"),
+        ("some:app", "--query", "{ nope }"),
+        ("--ignore", "nope"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_mistyped_is_told_before_an_environment_is_made(
+    mistyped: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[list[str]] = []
+    monkeypatch.setattr(choose, "environment", made.append)
+    result = run("check", "--server", "granian==2.3.1", *mistyped)
+    assert result.exit_code == 2
+    assert "nope" in result.stderr or "--query needs" in result.stderr
+    assert "preparing" not in result.stderr
+    assert not made
+
+
 @pytest.mark.slow
 def test_a_report_that_is_there_stays_until_there_is_another(tmp_path: Path) -> None:
     output = tmp_path / "report"

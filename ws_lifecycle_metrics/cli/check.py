@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ..conformance.application import Approach
     from ..conformance.result import Report, ServerRun
     from ..conformance.run import Chosen, Progress
+
+    Play = Callable[[list[Chosen]], list[ServerRun]]
 
 FORMATS = ("text", "json", "junit", "sarif", "github")
 FOR_TARGET = {
@@ -95,14 +97,15 @@ def _run(target: str, options: dict[str, tuple[str, ...] | str]) -> Report:
     from ..conformance.result import Report
 
     ignored = _known_rules(tuple(options["ignore"]))
+    # All that may be mistyped is looked at before pip fills an environment.
+    play = _application(target, options) if target else _servers(options)
     try:
         chosen, skipped = choose(tuple(options["servers"]), lambda what: click.echo(what, err=True))
     except UnknownServer as error:
         raise Refused(str(error)) from error
     if not chosen:
         raise Refused(f"no server can be run ({_reasons(skipped)})")
-    runs = _application(target, chosen, options) if target else _servers(chosen, options)
-    runs = [_without(run, ignored) for run in runs]
+    runs = [_without(run, ignored) for run in play(chosen)]
     return Report(target=target, servers=(*runs, *skipped), ignored=ignored)
 
 
@@ -120,19 +123,21 @@ def _without(run: ServerRun, ignored: frozenset[str]) -> ServerRun:
     return replace(run, results=tuple(result.without(ignored) for result in run.results))
 
 
-def _servers(chosen: list[Chosen], options: dict[str, tuple[str, ...] | str]) -> list[ServerRun]:
+def _servers(options: dict[str, tuple[str, ...] | str]) -> Play:
     from ..conformance.check import run_servers
     from ..conformance.scenarios import SCENARIOS
 
     wanted = _known_ids(tuple(options["only"]), list(SCENARIOS))
     scenarios = [scenario for scenario in SCENARIOS.values() if scenario.id in wanted]
-    with _bar(chosen, len(scenarios)) as progress:
-        return run_servers(chosen, scenarios, progress, _say_interrupted)
+
+    def play(chosen: list[Chosen]) -> list[ServerRun]:
+        with _bar(chosen, len(scenarios)) as progress:
+            return run_servers(chosen, scenarios, progress, _say_interrupted)
+
+    return play
 
 
-def _application(
-    target: str, chosen: list[Chosen], options: dict[str, tuple[str, ...] | str]
-) -> list[ServerRun]:
+def _application(target: str, options: dict[str, tuple[str, ...] | str]) -> Play:
     from ..conformance.application import CannotRun
     from ..conformance.check import try_application
     from ..conformance.trials import GRAPHQL, trials_for
@@ -143,11 +148,15 @@ def _application(
     trials = trials_for(approach.subprotocol, str(options["query"]))
     wanted = _known_ids(tuple(options["only"]), [trial.id for trial in trials])
     trials = tuple(trial for trial in trials if trial.id in wanted)
-    try:
-        with _bar(chosen, len(trials)) as progress:
-            return try_application(chosen, target, trials, approach, progress, _say_interrupted)
-    except CannotRun as error:
-        raise Refused(str(error)) from error
+
+    def play(chosen: list[Chosen]) -> list[ServerRun]:
+        try:
+            with _bar(chosen, len(trials)) as progress:
+                return try_application(chosen, target, trials, approach, progress, _say_interrupted)
+        except CannotRun as error:
+            raise Refused(str(error)) from error
+
+    return play
 
 
 def _approach(options: dict[str, tuple[str, ...] | str]) -> Approach:
