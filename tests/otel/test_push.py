@@ -261,6 +261,30 @@ def test_the_protocol_of_metrics_goes_before_the_general_one(tmp_path, monkeypat
     Pusher("push", str(tmp_path), exporter=Keeps())
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("TEMPORALITY_PREFERENCE", "DELTA", "delta is not heeded: it stays cumulative"),
+        ("TEMPORALITY_PREFERENCE", "lowmemory", "lowmemory is not heeded: it stays cumulative"),
+        ("TEMPORALITY_PREFERENCE", "Cumulative", None),
+        ("TEMPORALITY_PREFERENCE", "", None),
+        (
+            "DEFAULT_HISTOGRAM_AGGREGATION",
+            "base2_exponential_bucket_histogram",
+            "base2_exponential_bucket_histogram is not heeded: it stays explicit_bucket_histogram",
+        ),
+    ],
+)
+def test_a_form_that_the_numbers_do_not_have_is_said_to_be_unheeded(
+    tmp_path, monkeypatch, caplog, name, value, told
+):
+    name = f"OTEL_EXPORTER_OTLP_METRICS_{name}"
+    monkeypatch.setenv(name, value)
+    Pusher("test", str(tmp_path))
+    ours = [r.getMessage() for r in caplog.records if r.name == "ws_lifecycle_metrics"]
+    assert ours == ([] if told is None else [f"{name}={told}"])
+
+
 def test_the_resource_can_be_named_from_outside(monkeypatch):
     assert otlp.resource("chat").attributes["service.name"] == "chat"
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=7,service.name=other")

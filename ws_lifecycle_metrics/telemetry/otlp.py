@@ -30,6 +30,11 @@ from .otel_metrics import metrics_data
 
 INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+SHAPES = {
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "cumulative",
+    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": "explicit_bucket_histogram",
+}
+"""What the variables of OpenTelemetry would choose, and the one form that the words have."""
 CLOSE_SECONDS = 5.0
 MAX_ANSWER = 64 * 1024
 """Bytes of a collector's answer that are read; a real one has a few dozen."""
@@ -112,6 +117,7 @@ class Pusher:
     ) -> None:
         self._interval = interval()
         _check_protocol()
+        _warn_of_shapes()
         self._take = take or Source(Config(service=service, directory=directory)).take
         self._resource = resource(service)
         self._exporter = exporter or OTLPMetricExporter(session=BoundedSession())
@@ -160,3 +166,11 @@ def _check_protocol() -> None:
             if value != "http/protobuf":
                 raise ConfigError(f"{name}={value!r}: accepted is http/protobuf")
             return
+
+
+def _warn_of_shapes() -> None:
+    # Set for all programs of a host as a rule, and so no reason to push nothing at all.
+    for name, only in SHAPES.items():
+        value = os.environ.get(name, "").strip().lower()
+        if value not in ("", only):
+            logger.warning("%s=%s is not heeded: it stays %s", name, safe_label(value), only)
