@@ -286,3 +286,11 @@ def test_every_number_is_accounted_for():
     prose = re.sub(r"^\d\. ", "", prose, flags=re.MULTILINE)
     numbers = set(re.findall(r"\d+(?:\.\d+)*", prose))
     assert numbers == {*KNOWN_NUMBERS, python, ExporterConfig().host}
+
+
+def test_the_extras_are_those_that_users_install():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].keys()
+    reference = README.partition("\n## Reference\n")[2]
+    named = re.findall(r"`\[(\w+)\]`", reference.partition("```console")[0])
+    assert set(named) == extras - {"demo", "bench", "dev"}

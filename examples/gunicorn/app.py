@@ -1,8 +1,9 @@
-"""An echo on plain ASGI, served by the ASGI worker that comes with gunicorn.
+"""An echo on plain ASGI, served by gunicorn with its own ASGI worker or with uvicorn's.
 
     gunicorn --worker-class asgi --workers 2 examples.gunicorn.app:app
+    gunicorn --worker-class uvicorn_worker.UvicornWorker --workers 2 examples.gunicorn.app:app
 
-Needs gunicorn 24 or newer; no uvicorn worker is involved.
+The first needs gunicorn 24 or newer, the second the package uvicorn-worker.
 """
 
 from __future__ import annotations

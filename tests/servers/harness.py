@@ -100,6 +100,13 @@ SERVERS = (
         command="gunicorn --worker-class asgi --workers 2 examples.gunicorn.app:app",
         ready="ASGI server listening",  # a worker that still boots loses the SIGTERM here, too
     ),
+    Server(
+        name="gunicorn-uvicorn",
+        bind="--bind {host}:{port} --no-control-socket",
+        command="gunicorn --worker-class uvicorn_worker.UvicornWorker --workers 2"
+        " examples.gunicorn.app:app",
+        ready="Application startup complete",
+    ),
     Server(name="fastapi", command="uvicorn --workers 2 examples.fastapi.app:app", route="/echo"),
     _daphne("channels-daphne", "examples.channels.app:app", route="echo"),
     _granian("channels-granian", "examples.channels.app:app", route="echo"),
