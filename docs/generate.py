@@ -123,8 +123,9 @@ def metrics_page() -> str:
         "The series of a route stand at 0 from the moment that the route is known, so an alert on "
         "an increase sees the first event too; what is rare appears with its "
         "[first event](#series-that-wait). Counters never fall and never go away while the "
-        "directory of segments exists, whatever happens to workers; gauges are computed from the "
-        "live connections at each collection.\n",
+        "directory of segments exists, whatever happens to workers; while it cannot be used, such "
+        "as with a mode that lets others write, there are none of them. Gauges are computed from "
+        "the live connections at each collection.\n",
         "A segment of another version of this package, as an update leaves it, cannot be read: it "
         f"counts in {_codes([SKIPPED_SEGMENTS.prometheus])}, and once its worker has ended and "
         "it is a day old, a sidecar or a new worker removes it. `doctor` prints the command that "

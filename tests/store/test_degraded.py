@@ -31,6 +31,7 @@ from tests.store.support import (
 )
 from tests.store.traffic import application, converse
 from ws_lifecycle_metrics import LifecycleMiddleware, catalog, metrics_app
+from ws_lifecycle_metrics.catalog import Kind
 from ws_lifecycle_metrics.config import Config
 from ws_lifecycle_metrics.store import directory, workers
 from ws_lifecycle_metrics.store.snapshot import Source
@@ -126,6 +127,28 @@ def test_who_only_reads_says_once_why_it_cannot(tmp_path, caplog):
     (record,) = caplog.records
     assert record.getMessage().startswith("no shared segments are read: ")
     assert str(place(tmp_path)) in record.getMessage()
+
+
+def test_no_total_falls_while_the_directory_cannot_be_used(tmp_path):
+    worker = start_worker(tmp_path)
+    source = Source(config(tmp_path))
+    worker.route("/chat").words[ACCEPTED] += 3
+    found = []
+    try:
+        for mode in (0o700, 0o722, 0o700):
+            place(tmp_path).chmod(mode)
+            families = {family.metric: family.series for family in source.take().families()}
+            found.append(families)
+    finally:
+        worker.close()
+    before, meanwhile, after = found
+    assert before[catalog.HANDSHAKES] == after[catalog.HANDSHAKES]
+    assert before[catalog.HANDSHAKES]["/chat", "accepted"] == 3
+    counted = {m: s for m, s in meanwhile.items() if m.kind is not Kind.GAUGE and s}
+    assert counted.keys() <= {catalog.OTLP_PUSHES}
+    assert meanwhile[catalog.STORAGE_DEGRADED] == {(): 1}
+    # Else an alert would take totals for new that come back after a long time.
+    assert meanwhile[catalog.EXPORTER_TIME] == {}
 
 
 def test_what_is_unsafe_again_is_said_again(tmp_path, caplog):

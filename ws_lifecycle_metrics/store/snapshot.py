@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 
 from .. import catalog
 from ..catalog import METRICS, Kind, Metric
@@ -30,6 +29,7 @@ from .exemplars import Exemplar, Key, collect
 from .reader import Contents, Reader
 from .series import Series, active_states, oldest_states, open_connections, orphans
 from .totals import Totals, add_segment, counted_here, merge, state_label
+from .version import package_version as package_version
 from .workers import observed, own, publish, taking, unshared
 
 logger = logging.getLogger("ws_lifecycle_metrics")
@@ -68,6 +68,7 @@ class Snapshot:
     degraded: bool
     since: int  # Unix time, ns, from which the totals count
     skipped: dict[str, str] = field(default_factory=dict)
+    unread: bool = False  # the directory cannot be used, so nobody knows what was counted
     duration: float = 0.0
     health: list[Health] = field(default_factory=list)
     stacks: dict[int, Stacks] = field(default_factory=dict)
@@ -77,7 +78,11 @@ class Snapshot:
         self.healths = {health.uuid: health for health in self.health if health.reason != "dead"}
 
     def families(self) -> Iterator[Family]:
-        """Yield every metric of the catalogue with all its series, known ones at 0."""
+        """Yield every metric of the catalogue with all its series, known ones at 0.
+
+        Counters that cannot be read have none: 0 would be a fall, and what comes after it an
+        increase by all that was ever counted.
+        """
         series = Series(self.workers, self.totals)
         gauges, traced = self._gauges(series), collect(self.workers)
         counted: dict[str, dict[Labels, list[int]]] = {}
@@ -87,7 +92,8 @@ class Snapshot:
             if metric.kind is Kind.GAUGE:
                 yield Family(metric, gauges[metric.name])
             else:
-                found = dict.fromkeys(series.known(metric), [0] * at.words_of(metric))
+                known = () if self.unread else series.known(metric)
+                found = dict.fromkeys(known, [0] * at.words_of(metric))
                 found.update(counted.get(metric.name, {}))
                 yield Family(metric, _values(metric, found, traced))
 
@@ -107,7 +113,8 @@ class Snapshot:
                 stuck_connections(self.workers, self.healths, sorted(series.routes))
             ),
             **{name: dict(found) for name, found in worker_gauges(self.health, self.wall).items()},
-            catalog.EXPORTER_TIME.name: {(): self.wall},
+            # By this clock, too, alerts know since when a target's counters are told.
+            catalog.EXPORTER_TIME.name: {} if self.unread else {(): self.wall},
             catalog.SWITCHED_OFF.name: {
                 (): sum(1 for w in self.workers if w.header[at.SWITCHED_OFF_SINCE])
             },
@@ -182,15 +189,6 @@ def _values(
     }
 
 
-@functools.cache
-def package_version() -> str:
-    """Return the version of this package, or "unknown" where it is not installed."""
-    try:
-        return version("ws-lifecycle-metrics")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 class Source:
     """Takes snapshots of a service: of its directory and of this process's own memory.
 
@@ -238,7 +236,7 @@ class Source:
     def _take(self, config: Config) -> Snapshot:
         archived = archive.Archive()
         ended, segments = unshared(config)
-        degraded = bool(segments or ended)
+        degraded, unread = bool(segments or ended), False
         skipped: dict[str, str] = {}
         stacks: dict[int, Stacks] = {}
         try:
@@ -251,13 +249,14 @@ class Source:
                 segments += shared
                 skipped = self._reader.skipped
         except DirectoryError as error:
-            degraded = True
+            degraded, unread = True, not (segments or ended)
             # Once, not at each scrape; where a worker of this process writes, it has said so.
             if not segments and str(error) != self._refused:
                 self._refused = str(error)
                 logger.warning("no shared segments are read: %s", error)
         snapshot = self._snapshot(segments, archived, degraded, skipped, stacks)
         merge(snapshot.totals, ended)
+        snapshot.unread = unread
         return snapshot
 
     def _take_own(self, config: Config) -> Snapshot:
