@@ -6,6 +6,8 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -147,6 +149,46 @@ def test_compose_shares_what_the_sidecar_reads():
     (scrape,) = load(EXAMPLES / "compose/prometheus.yml")["scrape_configs"]
     assert scrape["static_configs"][0]["targets"] == [f"ws-lifecycle-metrics:{PORT}"]
     assert scrape["sample_limit"]
+
+
+def test_the_image_of_the_composition_has_all_that_its_commands_need(tmp_path):
+    compose = load(EXAMPLES / "compose/compose.yml")
+    app, sidecar = (compose["services"][name] for name in ("app", "ws-lifecycle-metrics"))
+    assert (app["image"], app["build"]) == (sidecar["image"], sidecar["build"])
+    context = (EXAMPLES / "compose" / app["build"]["context"]).resolve()
+    lines = (context / app["build"]["dockerfile"]).read_text().splitlines()
+    steps: dict[str, list[list[str]]] = {}
+    for name, *words in (shlex.split(line, comments=True) for line in lines if line[:1] != "#"):
+        steps.setdefault(name, []).append(words)
+    for *sources, target in steps["COPY"]:
+        for source in sources:
+            inside = tmp_path / target.lstrip("/")
+            copy = shutil.copytree if (context / source).is_dir() else shutil.copy
+            inside.parent.mkdir(parents=True, exist_ok=True)
+            if target.endswith("/"):
+                inside.mkdir(exist_ok=True)
+            copy(context / source, inside)
+    project = tomllib.loads((tmp_path / "src/pyproject.toml").read_text())
+    needed = [project["project"]["readme"], *project["project"]["license-files"]]
+    needed += project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert all((tmp_path / "src" / name).exists() for name in needed)
+    ((*_, installed),) = steps["RUN"]
+    assert (
+        installed.removeprefix("/src[").removesuffix("]")
+        in project["project"]["optional-dependencies"]
+    )
+    assert steps["USER"] == [[app["user"]]]
+    (workdir,) = steps["WORKDIR"][0]
+    module, _, name = app["command"].split()[-1].partition(":")
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", f"from {module} import {name}"],
+        env={"PYTHONPATH": f"{tmp_path}{workdir}:{tmp_path}/src"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
 
 
 def unit(path: Path) -> dict[str, str]:
