@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -14,11 +16,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.store.support import (
     ACCEPTED,
     OPEN_STATE,
+    ROOT,
     config,
     counters,
+    environment,
     fallen,
     open_connection,
     place,
+    python,
     segments,
     start_worker,
     take,
@@ -257,3 +262,27 @@ Books.TestCase.settings = settings(
     max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestBooks = Books.TestCase
+
+
+def test_a_reader_in_another_time_namespace_leaves_the_living_alone(worker, tmp_path):
+    worker.route("/chat").words[ACCEPTED] += 3
+    read = """
+        import sys
+        from pathlib import Path
+        from tests.store.support import take
+        from ws_lifecycle_metrics.store import layout as at
+        print([contents.header[at.PID] for contents in take(Path(sys.argv[1])).workers])
+    """
+    shifted = ["unshare", "--time", "--boottime", "100000", "--monotonic", "100000", "--fork"]
+    try:
+        done = subprocess.run(
+            [*shifted, *python(read, tmp_path)],
+            env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if "unshare" in done.stderr:
+        pytest.skip(f"no time namespace here: {done.stderr.strip()}")
+    assert done.stdout == f"[{os.getpid()}]\n", done.stderr
+    assert value(take(tmp_path), catalog.HANDSHAKES, "/chat", "accepted") == 3
+    assert value(take(tmp_path), catalog.LOST_CONNECTIONS) == 0

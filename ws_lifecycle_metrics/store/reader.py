@@ -13,7 +13,7 @@ from ..labels import first_is, safe_label
 from . import layout as at
 from .directory import OUT_OF_MEANS, Directory, is_held
 from .layout import NS, OPERATION_BLOCK_WORDS, ROUTE_BLOCK_WORDS, WORKER_BLOCK_WORDS, BlockKind
-from .process import is_gone, is_here
+from .process import is_gone, is_here, namespace
 
 MAX_BLOCKS = 1 << 17
 SURELY_ALIVE = 2 * NS
@@ -229,10 +229,12 @@ def _head(fd: int) -> memoryview:
 def _was_outlived(header: memoryview) -> bool:
     """Whether the process is gone whose file is still held, by a child that was forked unseen."""
     silent = time.monotonic_ns() - header[at.HEARTBEAT_AT]
+    # In another time namespace the kernel shifts what it says of a process's start.
+    same_time = header[at.TIME_NAMESPACE] == namespace("time")
     return (
         not 0 <= silent < SURELY_ALIVE  # to ask each time would cost as much as to read
         and is_here(header)
-        and is_gone(header[at.PID], header[at.START_TICKS])
+        and is_gone(header[at.PID], header[at.START_TICKS] if same_time else 0)
     )
 
 
