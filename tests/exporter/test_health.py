@@ -7,7 +7,9 @@ import os
 import shutil
 import socket
 import stat
+import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -72,6 +74,9 @@ def test_workers_are_objects_stuck_ones_first_with_their_stacks():
     found = workers_object("test", snapshot, {uuids[1]: ("seen",)})["workers"]
     assert [w["worker"] for w in found] == ["1", "2", "0"]
     assert (found[0]["where"], found[0]["py_spy"]) == ("a.py:1:f", ["seen"])
+    assert [w["beat_age"] for w in found] == [6.0, 6.0, 0.1]
+    own = {"uuid", "clock", "replaced", "here", "ended"}  # for the watch, and for nobody else
+    assert not own & found[0].keys()
     assert found[1]["stack"] == found[2]["stack"] == []  # of an earlier stall
 
 
@@ -147,6 +152,24 @@ def test_systemd_is_told(monkeypatch, tmp_path, abstract):
 def test_without_systemd_nobody_is_told(monkeypatch, address):
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     assert not notify("READY=1")
+
+
+def test_a_systemd_that_does_not_listen_is_not_waited_for(monkeypatch, tmp_path):
+    name, told = str(tmp_path / "notify"), []
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as before,
+    ):
+        listener.bind(name)
+        before.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                before.sendto(b"WATCHDOG=1", name)
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
+        thread = threading.Thread(target=lambda: told.append(notify("READY=1")), daemon=True)
+        thread.start()
+        thread.join(10)
+        assert told == [False]
 
 
 def program(path: Path, text: str) -> str:
