@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,11 +25,12 @@ from ws_lifecycle_metrics.store.workers import existing
 from ws_lifecycle_metrics.watchdog import reports, sidefile
 from ws_lifecycle_metrics.watchdog.faults import Timer
 from ws_lifecycle_metrics.watchdog.gauges import worker_gauges
-from ws_lifecycle_metrics.watchdog.guard import Watch
+from ws_lifecycle_metrics.watchdog.guard import Watch, server_stops
 from ws_lifecycle_metrics.watchdog.heartbeat import INTERVAL, Heartbeat
 from ws_lifecycle_metrics.watchdog.scan import Scanner
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 STALLS = WORKER_BLOCK[catalog.LOOP_STALLS.name].offsets
@@ -105,6 +107,61 @@ def test_a_loop_that_comes_back_has_one_beat_and_one_look_for_the_end(monkeypatc
     assert len(second.timers) == 4
     second.turn()
     assert (worker.segment.header[at.BEATS], len(second.timers)) == (beats + 1, 2)
+
+
+class Server:
+    """A server that handles SIGTERM by a method of its own, as uvicorn and gunicorn's workers."""
+
+    def __init__(self, **flags: object) -> None:
+        self.__dict__.update(flags)
+
+    def handle(self, *_: object) -> None: ...
+
+
+@contextmanager
+def handled_by(server: Server) -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, server.handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("flags", "stops"),
+    [
+        ({"should_exit": False}, False),
+        ({"should_exit": True}, True),
+        ({"alive": True}, False),
+        ({"alive": False}, True),
+        ({"should_exit": threading.Event(), "alive": lambda: True}, None),  # another server's
+        ({}, None),
+    ],
+)
+def test_whether_a_server_stops_is_seen_by_who_handles_the_signal(flags, stops):
+    with handled_by(Server(**flags)):
+        assert server_stops() is stops
+
+
+def test_a_worker_drains_once_the_server_of_its_loop_is_told_to_stop():
+    worker, loop, server = make_worker(), Loop(), Server(should_exit=False)
+    with handled_by(server):
+        Watch(worker).begin(loop)
+        loop.turn()
+        assert not worker.draining
+        server.should_exit, worker.lifespans = True, 2  # whose of them is told nobody knows
+        loop.turn()
+        assert not worker.draining
+        worker.lifespans = 1
+        loop.turn()
+        assert worker.draining
+
+
+def test_a_server_that_shows_nothing_is_not_looked_at():
+    loop = Loop()
+    with handled_by(Server()):
+        Watch(make_worker()).begin(loop)
+    assert len(loop.timers) == 1  # the beat
 
 
 def test_a_beat_that_fails_does_not_look_like_a_hang():
