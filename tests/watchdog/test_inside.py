@@ -358,8 +358,10 @@ def test_on_trio_there_is_a_beat_as_well(tmp_path):
 
 def test_a_removed_file_is_noticed_and_the_connections_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr("ws_lifecycle_metrics.watchdog.guard.LOOK_FOR_FILE_EVERY", 0)
-    config = quick(tmp_path, stuck_handshake=100.0)
+    monkeypatch.setattr("ws_lifecycle_metrics.watchdog.heartbeat.INTERVAL", 0.02)
+    config = quick(tmp_path, stuck_handshake=100.0, faulthandler=True)
     app = LifecycleMiddleware(waits_for_ever, config=config)
+    closed = fault_files()
 
     async def main() -> None:
         task = asyncio.create_task(app(scope(), receive, send))
@@ -372,11 +374,31 @@ def test_a_removed_file_is_noticed_and_the_connections_go_on(tmp_path, monkeypat
         [after] = snapshot(config).connections()
         assert (after.id, after.state) == (before.id, before.state)
         assert after.age >= before.age
+        worker = existing(config)
+        assert worker is not None
+        await until(lambda: worker.segment.header[at.BEATS] > 3)
+        assert existing(config) is worker  # the file was removed once
+        assert fault_files() == closed + 1
+        worker.watch.end()
         task.cancel()
         await asyncio.wait([task])
         assert snapshot(config).connections() == []
 
     asyncio.run(main())
+
+
+def test_of_a_worker_whose_file_was_removed_nothing_beats_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("ws_lifecycle_metrics.watchdog.guard.LOOK_FOR_FILE_EVERY", 0)
+    worker, loop = start_worker(tmp_path), Loop()
+    worker.watch = Watch(worker)
+    worker.watch.begin(loop)
+    (place(tmp_path) / worker.segment.name).unlink()
+    loop.turn()  # a new one begins within the old one's beat, which is not over
+    new = existing(worker.config)
+    assert new is not None
+    beats = new.segment.header[at.BEATS]
+    loop.turn()
+    assert (new.segment.header[at.BEATS], len(loop.timers)) == (beats + 1, 1)
 
 
 def test_what_is_stuck_in_closing_is_cancelled_only_where_it_was_asked_for(tmp_path):
@@ -514,29 +536,31 @@ def test_only_who_armed_the_timer_last_takes_it_away(tmp_path):
             worker.close()
 
 
-def test_what_faulthandler_wrote_to_is_closed_when_a_thread_has_ended(tmp_path):
-    def open_files() -> int:
-        found = 0
-        for name in os.listdir("/proc/self/fd"):
-            with suppress(FileNotFoundError):
-                found += ".faults" in os.readlink(f"/proc/self/fd/{name}")
-        return found
+def fault_files() -> int:
+    """How many of faulthandler's files this process has open."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found += ".faults" in os.readlink(f"/proc/self/fd/{name}")
+    return found
 
+
+def test_what_faulthandler_wrote_to_is_closed_when_a_thread_has_ended(tmp_path):
     async def passes(_scope: Any, _receive: Any, _send: Any) -> None: ...
 
     app = LifecycleMiddleware(passes, config=quick(tmp_path, faulthandler=True))
-    before, during = open_files(), 0
+    before, during = fault_files(), 0
 
     async def main() -> None:
         nonlocal during
         await app({"type": "http"}, receive, send)
-        during = open_files()
+        during = fault_files()
 
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()
     thread.join(20)
     assert during == before + 1
-    eventually(lambda: open_files() == before)
+    eventually(lambda: fault_files() == before)
 
 
 FORKED_HANG = """

@@ -141,7 +141,6 @@ class Watch:
         loop, self.heartbeat.loop = self.heartbeat.loop, None
         if self._faults is not None:
             self._faults.close()
-        self.worker.beats = False
         watch = new.watch = Watch(new)
         for conversation in list(self.worker.live.values()):
             conversation.move(new)
