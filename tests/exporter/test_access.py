@@ -396,6 +396,23 @@ async def test_a_proven_password_is_not_hashed_again(
 
 
 @asynchronous
+async def test_a_user_who_was_renamed_is_not_known_by_the_old_name(
+    serving: Serving, site: Site
+) -> None:
+    async with serving(web_config_file=site.write({}, basic_auth_users={"alice": HASH})) as (
+        _,
+        http,
+    ):
+
+        async def status(name: str) -> int:
+            return (await http.get("/healthz", auth=(name, "open sesame"))).status_code
+
+        assert await status("alice") == 200
+        site.write({}, basic_auth_users={"bob": HASH})
+        assert [await status("alice"), await status("bob")] == [401, 200]
+
+
+@asynchronous
 async def test_guesses_wait_in_a_short_line_and_hold_up_nobody_else(
     serving: Serving, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,7 +500,10 @@ def terms_now(access: Access) -> object:
 
 
 @pytest.mark.parametrize("change", ["chmod", "rename"])
-def test_a_change_is_seen_whatever_it_leaves_as_it_was(site: Site, change: str) -> None:
+def test_a_change_is_seen_whatever_it_leaves_as_it_was(
+    site: Site, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     access = Access(site.write({}, basic_auth_users={"alice": HASH}))
     assert terms_now(access) is None
     read, status = access._web, os.stat(site.file)
@@ -496,6 +516,7 @@ def test_a_change_is_seen_whatever_it_leaves_as_it_was(site: Site, change: str) 
         other.rename(site.file)
     assert terms_now(access) is None
     assert access._web is not read
+    assert caplog.messages == ["web_config_file: read anew"]
     access.close()
 
 
