@@ -18,10 +18,11 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from tests.otel.collector import HOST, Receiver, eventually, free_port
 from tests.otel.conftest import sidecar
 from tests.otel.samples import from_prometheus
-from ws_lifecycle_metrics import ConfigError
+from ws_lifecycle_metrics import Config, ConfigError
 from ws_lifecycle_metrics.cli import cli
+from ws_lifecycle_metrics.store.snapshot import Source
 from ws_lifecycle_metrics.telemetry import logs, otlp
-from ws_lifecycle_metrics.telemetry.otlp import MAX_ANSWER, Pusher
+from ws_lifecycle_metrics.telemetry.otlp import MAX_ANSWER, BoundedSession, Pusher
 
 
 @pytest.fixture
@@ -54,11 +55,13 @@ def failed() -> float:
     return sum(w[0] for (_, labels), w in counted_here().items() if labels == ("failed",))
 
 
-def refuse(status, reason=None):
+def refuse(status, reason=None, body=b""):
     def answer(request):
         request.send_response(status, reason)
-        request.send_header("content-length", "0")
+        request.send_header("content-type", "text/plain; charset=utf-16")  # which it is not
+        request.send_header("content-length", str(len(body)))
         request.end_headers()
+        request.wfile.write(body)
 
     return answer
 
@@ -116,13 +119,14 @@ def partly(rejected):
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
+        (refuse(300), "redirects elsewhere (300)"),
         (refuse(307), "redirects elsewhere (307)"),
         (refuse(304), "redirects elsewhere (304)"),
         (partly(7), "rejected 7 data points"),
         (partly(0), ""),
         (refuse(400, "no\x1b[31m"), r"no\x1b[31m"),
     ],
-    ids=["redirected", "not modified", "rejected", "warned", "hostile"],
+    ids=["choices", "redirected", "not modified", "rejected", "warned", "hostile"],
 )
 def test_a_collector_that_answers_need_not_have_taken_it(
     tmp_path, monkeypatch, receiver, caplog, answer, why
@@ -133,7 +137,17 @@ def test_a_collector_that_answers_need_not_have_taken_it(
     assert pusher(tmp_path, monkeypatch, receiver.url).push() is (not why)
     assert failed() == before + bool(why)
     assert why in caplog.text
+    assert ("a push over OTLP failed" in caplog.text) is bool(why)
     assert "\x1b" not in caplog.text
+
+
+def test_what_a_collector_says_is_harmless_whatever_the_exporter_logs_of_it(receiver):
+    """Older exporters log the text, newer ones the reason."""
+    said = "Å\x1b[31m\n"
+    receiver.answer = refuse(400, "no\x1b[31m", said.encode())
+    with BoundedSession() as session:
+        answer = session.post(receiver.url, data=b"", timeout=10)
+    assert (answer.reason, answer.text) == (r"no\x1b[31m", r"Å\x1b[31m\n")
 
 
 def test_a_collector_that_is_down_costs_the_push_alone(tmp_path, monkeypatch):
@@ -230,15 +244,35 @@ def test_an_exporter_that_raises_costs_the_push_alone(tmp_path, monkeypatch):
     assert made.close()
 
 
-def test_a_directory_that_cannot_be_read_is_a_failed_push(tmp_path, monkeypatch):
+def test_a_directory_that_cannot_be_read_is_a_failed_push(tmp_path):
     before = failed()
-    made = Pusher("push", str(tmp_path), exporter=Keeps())
-    monkeypatch.setattr(made, "_take", Raises().export)
+    made = Pusher("push", str(tmp_path), take=Raises().export, exporter=Keeps())
     assert not made.push()
     assert failed() == before + 1
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", "1e99"])
+def test_what_is_pushed_and_where_to_can_be_given(tmp_path):
+    taken, keeps = [], Keeps()
+    source = Source(Config(service="given", directory=str(tmp_path)))
+
+    def take():
+        taken.append(source.take())
+        return taken[-1]
+
+    assert Pusher("push", str(tmp_path / "another"), take=take, exporter=keeps).push()
+    assert (len(taken), len(keeps.taken)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("", 60), (" ", 60), ("1", 0.001), (" 250.5 ", 0.2505), ("86400000", 86_400)],
+)
+def test_the_period_is_in_milliseconds(monkeypatch, value, seconds):
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", value)
+    assert otlp.interval() == seconds
+
+
+@pytest.mark.parametrize("value", ["0", "0.9", "86400001", "-1", "soon", "nan", "1e99"])
 def test_a_period_that_is_none_is_refused(tmp_path, monkeypatch, value):
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", value)
     with pytest.raises(ConfigError, match="OTEL_METRIC_EXPORT_INTERVAL"):

@@ -83,8 +83,12 @@ class BoundedSession(requests.Session):
             if len(body) >= MAX_ANSWER or time.monotonic() > deadline:
                 break
         response.close()
+        # The exporter logs the reason, or the text of a refusal, as its version is.
+        response.reason = safe_label(str(response.reason))
+        if not response.ok:
+            body = safe_label(body.decode(errors="replace")).encode()
+            response.encoding = "utf-8"
         response._content = body  # what `content` gives; it would read the rest otherwise
-        response.reason = safe_label(str(response.reason))  # the exporter logs it
         if 300 <= response.status_code < 400:
             raise NotTakenError(f"the collector redirects elsewhere ({response.status_code})")
         if rejected := _rejected(body):
