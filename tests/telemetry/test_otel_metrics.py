@@ -56,16 +56,20 @@ class Memory(MetricExporter):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.taken: list[Any] = []
+        self.times: list[float] = []
         self.ended = False
 
     def export(self, metrics_data: Any, timeout_millis: float = 0, **_: Any) -> MetricExportResult:
         self.taken.append(metrics_data)
+        self.times.append(timeout_millis)
         return MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 0) -> bool:
+        self.times.append(timeout_millis)
         return True
 
     def shutdown(self, timeout_millis: float = 0, **_: Any) -> None:
+        self.times.append(timeout_millis)
         self.ended = True
 
 
@@ -180,6 +184,7 @@ def test_nothing_is_lost_on_the_way_to_otlp(provider, exporter):
     encoded = encode_metrics(data)
     names = [m.name for r in encoded.resource_metrics for s in r.scope_metrics for m in s.metrics]
     assert sorted(names) == sorted(METRICS.keys() - KERNEL)
+    assert len(data.resource_metrics[0].scope_metrics) == 1  # other encoders would send all of them
 
 
 def test_units_and_help_are_the_catalogues(provider, exporter):
@@ -231,24 +236,41 @@ def test_the_users_own_metrics_and_resource_stay(tracing, exporter):
         "mine",
         "ws_lifecycle_metrics",
     ]
+    assert [metric.name for metric in resource.scope_metrics[0].metrics] == ["orders"]
+    assert "orders" not in metrics_of(data)
     provider.shutdown()
     assert exporter.ended
 
 
 def test_the_exporters_preferences_are_the_readers(tracing):
     from opentelemetry.sdk.metrics import Counter
+    from opentelemetry.sdk.metrics.view import DropAggregation
 
-    delta = {Counter: AggregationTemporality.DELTA}
-    wrapped = LifecycleMetricExporter(Memory(preferred_temporality=delta), tracing.config)
-    assert wrapped._preferred_temporality == delta
-    assert wrapped.force_flush()
+    delta, drop = {Counter: AggregationTemporality.DELTA}, {Counter: DropAggregation()}
+    exporter = Memory(preferred_temporality=delta, preferred_aggregation=drop)
+    wrapped = LifecycleMetricExporter(exporter, tracing.config)
+    assert (wrapped._preferred_temporality, wrapped._preferred_aggregation) == (delta, drop)
 
 
-def test_a_second_call_for_one_provider_does_nothing(tracing, provider, exporter, recwarn):
+def test_the_exporter_has_as_long_as_it_was_given(provider, exporter):
+    wrapped = LifecycleMetricExporter(exporter)
+    data = collected(provider, exporter)
+    exporter.times.clear()
+    assert wrapped.export(data, timeout_millis=1) is MetricExportResult.SUCCESS
+    assert wrapped.force_flush(2)
+    wrapped.shutdown(timeout_millis=3)
+    assert exporter.times == [1, 2, 3]
+
+
+def test_a_second_call_for_one_provider_does_nothing(
+    tracing, provider, exporter, recwarn, caplog, monkeypatch
+):
+    monkeypatch.setattr(logs, "_said", set())
     before = samples(collected(provider, exporter)).keys()
     observe(provider, tracing.config)
     assert samples(collected(provider, exporter)).keys() == before
     assert not recwarn.list
+    assert not caplog.records
 
 
 LATE = """
@@ -406,6 +428,7 @@ def test_one_reading_serves_all_instruments_of_a_collection(tracing, monkeypatch
 
 def test_exemplars_are_on_the_points(tracing, provider, exporter):
     metric = metrics_of(collected(provider, exporter))["websocket.server.handshake.duration"]
-    found = {e.trace_id for point in metric.data.data_points for e in point.exemplars}
-    assert found <= {span.context.trace_id for span in tracing.spans}
+    points = metric.data.data_points
+    found = {(e.trace_id, e.span_id) for point in points for e in point.exemplars}
+    assert found <= {(span.context.trace_id, span.context.span_id) for span in tracing.spans}
     assert found

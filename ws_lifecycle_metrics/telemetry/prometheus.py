@@ -118,7 +118,7 @@ def negotiate(accept: str) -> str:
 def render(take: Take, accept: str = "") -> tuple[bytes, str]:
     """Return what `take` reads as text, and its content type, as the Accept header wants it."""
     encoder, content_type = choose_encoder(negotiate(accept))
-    registry = CollectorRegistry(auto_describe=False)
+    registry = CollectorRegistry()
     registry.register(LifecycleCollector(take=take))
     return encoder(registry), content_type
 
