@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from tests.store.support import ROOT, environment, eventually, place, python, run, start_worker
+from tests.store.traffic import fork
 from tests.watchdog.support import NOW, add_record, make_worker, state
 from ws_lifecycle_metrics import Config, LifecycleMiddleware, StuckEvent, catalog
 from ws_lifecycle_metrics.store import layout as at
@@ -534,6 +535,43 @@ def test_only_who_armed_the_timer_last_takes_it_away(tmp_path):
         for timer, worker in zip(timers, workers, strict=True):
             timer.close()
             worker.close()
+
+
+def test_a_worker_without_a_file_has_no_timer(tmp_path):
+    alone, taken = make_worker(faulthandler=True), start_worker(tmp_path, faulthandler=True)
+    (place(tmp_path) / taken.segment.name).with_suffix(".faults").touch()  # by whomever
+    for worker in (alone, taken):
+        timer = Timer(worker)
+        timer.rearm()
+        assert Timer._armed is not timer
+        timer.close()
+    taken.close()
+
+
+def test_nobody_arms_the_timer_during_a_fork_and_in_the_child_somebody_may(tmp_path):
+    worker = start_worker(tmp_path, faulthandler=True)
+    timer = Timer(worker)
+    Timer.before_fork()
+    timer.rearm()  # as another thread's loop, which beats meanwhile
+    assert Timer._armed is None
+    Timer.after_fork()
+    timer.rearm()
+    child = fork(lambda: os._exit(Timer._forks or Timer._armed is not None))
+    assert os.waitpid(child, 0)[1] == 0
+    assert Timer._armed is timer
+    timer.close()
+    worker.close()
+
+
+def test_a_timer_is_taken_away_before_its_file_is_closed(tmp_path):
+    worker = start_worker(tmp_path, faulthandler=True)
+    timer = Timer(worker)
+    for end in (timer.rest, timer.close):
+        timer.rearm()
+        assert Timer._armed is timer
+        end()
+        assert Timer._armed is None
+    worker.close()
 
 
 def fault_files() -> int:

@@ -28,7 +28,7 @@ class Timer:
         self._exit = worker.config.faulthandler_exit
         self._file = -1
         segment = worker.segment
-        if segment.directory is not None and segment.shared:
+        if segment.directory is not None:
             name = side_name(segment.name, FAULTS)
             with suppress(OSError):
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND

@@ -186,7 +186,7 @@ class Watch:
 
     def _write(self) -> None:
         segment = self.worker.segment
-        if segment.directory is not None and segment.shared:
+        if segment.directory is not None:
             with suppress(OSError):  # a full disk: the numbers do without
                 sidefile.write(segment.directory, segment.name, self._stacks)
 
