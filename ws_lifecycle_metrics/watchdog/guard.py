@@ -131,11 +131,14 @@ class Watch:
         """Go on in a new segment where nobody can read this one, and another can be had."""
         worker = self.worker
         if worker.segment.unlinked():
-            self._go_on_in(renew(worker))
+            self._renew()
         elif not worker.segment.shared and not worker.draining:
             new = share(worker)
             if new is not None:
                 self._go_on_in(new)
+
+    def _renew(self) -> None:
+        self._go_on_in(renew(self.worker))
 
     def _go_on_in(self, new: Worker) -> None:
         loop, self.heartbeat.loop = self.heartbeat.loop, None
