@@ -258,7 +258,7 @@ class Conversation(Tally):
         self.publish(_now())
         old, name = self._words, self._route.name
         self._worker, self._route = worker, worker.route(name)
-        self._served.worker = worker
+        self._served.move(worker)
         worker.live[self._serial] = self
         self._begin_record(self._route)
         self._words[at.STATE_AT] = old[at.STATE_AT]

@@ -12,10 +12,10 @@ from ws_lifecycle_metrics.integrations.strawberry import LifecycleExtension
 
 
 class Signals:
-    """What the sources tell the test that runs them."""
+    """What the sources tell the test that runs them, and it tells them."""
 
     def __init__(self) -> None:
-        self.ended = asyncio.Event()
+        self.ended, self.more = asyncio.Event(), asyncio.Event()
 
 
 signals: Signals
@@ -94,6 +94,8 @@ class Subscription:
     async def slow(self) -> AsyncGenerator[int, None]:
         try:
             yield 0
+            await signals.more.wait()
+            yield 1
             await asyncio.Event().wait()
         finally:
             signals.ended.set()

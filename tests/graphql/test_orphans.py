@@ -169,13 +169,13 @@ def test_orphan_is_stuck_after_its_time(tmp_path: Path):
 
 
 def test_segment_that_was_removed_costs_no_balance(tmp_path: Path):
-    """A new one takes its place; what goes on there is counted whole in it when it ends."""
+    """A new one takes its place, in which what goes on counts as begun, and is counted on."""
     from ws_lifecycle_metrics.store.workers import existing
 
     books = Books(tmp_path)
 
     async def run() -> None:
-        new_signals()
+        signals = new_signals()
         peer = Peer(books.wrap(served("asgi", watched=True)), TRANSPORT_WS)
         await slow_one(peer)
         worker = existing(books.config)
@@ -185,6 +185,10 @@ def test_segment_that_was_removed_costs_no_balance(tmp_path: Path):
         worker.watch._renew()
         (connection,) = books.connections()
         assert (connection.subscriptions, connection.graphql) == (1, "initialised")
+        assert books.series(catalog.GRAPHQL_ACTIVE) == {("Slow", "subscription"): 1}
+        signals.more.set()
+        await peer.until("next")
+        assert books.series(catalog.SUBSCRIPTION_EVENTS) == {("Slow",): 1}
         peer.leave()
         await peer.end()
 

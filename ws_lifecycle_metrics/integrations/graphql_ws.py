@@ -49,6 +49,10 @@ class Served:
         self._conversation: Conversation | None = None
         self.loop: AbstractEventLoop | None = worker.loop
 
+    def move(self, worker: Worker) -> None:
+        """Go on in another worker's segment."""
+        self.worker = worker
+
     def run(self, step: Callable[[], object]) -> None:
         """Run a step that writes to the worker's words: now, or soon where this is its thread.
 
@@ -152,14 +156,7 @@ class Subscriptions(Served):
     that may speak GraphQL pay for it.
     """
 
-    __slots__ = (
-        "_asked",
-        "_cancelled",
-        "_kept",
-        "_noted_at",
-        "_receive",
-        "_running",
-    )
+    __slots__ = ("_asked", "_cancelled", "_kept", "_noted_at", "_receive", "_running")
 
     socket = True
 
@@ -170,6 +167,12 @@ class Subscriptions(Served):
         self._noted_at = 0
         self._cancelled = False
         self._kept: tuple[Route, memoryview] | None = None
+
+    def move(self, worker: Worker) -> None:
+        """Go on in another worker's segment, with what runs."""
+        self.worker = worker
+        for subscription in self._running:
+            subscription.moved()
 
     def watch(self, conversation: Conversation, receive: Receive) -> Receive:
         """Return the `receive` that sees what the client asks for."""

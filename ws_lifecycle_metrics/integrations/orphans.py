@@ -20,6 +20,9 @@ class Running(Protocol):
 
     task: Task | None
 
+    def moved(self) -> None:
+        """Count on in the worker that its connection has now."""
+
 
 def own_task() -> Task | None:
     """Return the task that runs the caller, for as long as it runs."""

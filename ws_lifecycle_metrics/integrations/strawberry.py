@@ -120,7 +120,6 @@ class _Run:
     def __init__(self, extension: LifecycleExtension, served: Served, shared: bool) -> None:
         self.served = served
         self._shared = shared
-        self.is_subscription = False
         self._extension = extension
         # The operation's own: a shared extension is given another operation's later.
         self._context = extension.execution_context
@@ -131,7 +130,7 @@ class _Run:
         self._worker = served.worker
         self.task: Task | None = None
         self._steady: Operation | None = None  # set once only counting is left
-        self._executed = self._here = self._undecided = False
+        self.is_subscription = self._executed = self._here = self._undecided = False
         self._first_took = self._events = self._event_errors = 0
         self._errors: object = None
         # Older versions of Strawberry do not know the extensions of a message.
@@ -167,6 +166,11 @@ class _Run:
         self._operation = self._worker.operations.get(name, admit=admit)
         if self._operation is not None:
             self._operation.began(kind)
+
+    def moved(self) -> None:
+        """Count on in another worker: where it ends, it must have begun."""
+        self._enter(str(self._kind), self._name(), admit=True)
+        self._steady = self._steady and self._operation
 
     def result(self) -> None:
         """Count a result of a subscription that is about to be handed over."""
@@ -262,8 +266,7 @@ class _Run:
             # What was not executed takes no other operation's place among the names.
             self._enter(kind, name, admit=self._shared)
         elif self._worker is not self.served.worker:
-            # Its segment was removed and replaced; where it ends, it must have begun.
-            self._enter(kind, name, admit=True)
+            self.moved()
         self._decide()
         operation = self._operation
         if operation is not None:

@@ -212,7 +212,7 @@ def _unless_held(lock: threading.Lock) -> Iterator[bool]:
 def _succeeded(worker: Worker, new: Worker) -> Worker:
     new.connections = worker.connections
     if worker.served is not None:  # HTTP scopes hold it that go on; WebSockets move their own
-        worker.served.worker = new
+        worker.served.move(new)
     return new
 
 
