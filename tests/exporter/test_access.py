@@ -485,6 +485,7 @@ async def test_certificates_and_users_are_renewed_while_it_runs(
         first = await serial()
         assert await serial() == first
         assert exporter.access._web is read  # not again
+        await ended(exporter)  # so that the next one is the first to look
         site.issue()
         second = await serial()
         assert second.split()[0] != first.split()[0]

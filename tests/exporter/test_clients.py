@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,11 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 
 
 async def ended(exporter: Exporter) -> None:
-    """Wait until no connection is served."""
+    """Wait until no connection is served; none may have ended by a fault."""
     if exporter._served:
-        _, pending = await asyncio.wait(exporter._served, timeout=10)
+        done, pending = await asyncio.wait(exporter._served, timeout=10)
         assert not pending
+        assert [task.exception() for task in done] == [None] * len(done)
 
 
 async def status_of(reader: asyncio.StreamReader) -> int:
@@ -231,10 +233,56 @@ async def test_a_silent_client_is_dropped(serving: Serving, sent: bytes) -> None
             assert await reader.read() == b""
 
 
+@pytest.mark.parametrize("sent", [b"", GET, GET + b"\r\n"], ids=["at once", "within", "after"])
+@pytest.mark.parametrize("how", ["says so", "resets", "is silent"])
+@asynchronous
+async def test_a_client_that_leaves_is_no_fault(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, sent: bytes, how: str
+) -> None:
+    faults: list[Exception] = []
+    monkeypatch.setattr(client, "log_fault", faults.append)
+    async with serving(header_timeout=0.05, idle_timeout=0.05) as (exporter, http):
+        async with dialled(http) as (reader, writer):
+            writer.write(sent)
+            if sent.endswith(b"\r\n\r\n"):
+                assert await status_of(reader) == 200
+            if how == "resets":
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, linger
+                )
+            elif how == "says so":
+                writer.write_eof()
+            else:
+                await ended(exporter)
+        await ended(exporter)
+    assert faults == []
+
+
+@asynchronous
+async def test_a_fault_with_one_client_is_logged_and_ends_its_connection(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults: list[Exception] = []
+    monkeypatch.setattr(client, "log_fault", faults.append)
+    fault = RuntimeError("ours")
+
+    async def raises(_: object, _request: object, _own: object) -> Answer:
+        raise fault
+
+    monkeypatch.setattr(Exporter, "_answer", raises)
+    async with serving() as (exporter, http), dialled(http) as (reader, writer):
+        writer.write(GET + b"\r\n")
+        assert await reader.read() == b""
+        await ended(exporter)
+    assert faults == [fault]
+
+
 @asynchronous
 async def test_a_connection_is_kept_until_it_is_idle_for_too_long(serving: Serving) -> None:
-    async with serving(idle_timeout=0.2) as (exporter, http):
+    async with serving(idle_timeout=0.2, header_timeout=60.0) as (exporter, http):
         first = await http.get("/healthz")
+        assert first.headers["Date"].endswith(" GMT")
         second = await http.get("/healthz")
         stream = first.extensions["network_stream"], second.extensions["network_stream"]
         assert stream[0].get_extra_info("client_addr") == stream[1].get_extra_info("client_addr")
@@ -308,8 +356,9 @@ async def test_above_the_bound_the_answer_is_503_at_once(
             for reader, writer in ((first, to_first), (second, to_second)):
                 writer.write(GET + b"\r\n")
                 assert await status_of(reader) == 200
+            monkeypatch.setattr(client, "LINGER", 60.0)
             async with dialled(http) as (third, _):
-                refusal = await third.read()  # to the end: it was not reset
+                refusal = await third.read()  # to the end, which is said: it was not reset
             assert refusal.startswith(b"HTTP/1.1 503 ")
             assert refusal.endswith(b"too many connections\n")
             monkeypatch.setattr(server, "MOST_REFUSED", 0)

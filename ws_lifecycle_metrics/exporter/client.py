@@ -208,9 +208,8 @@ class Client:
 
     async def _linger(self) -> None:
         """Let the client finish: closing on unread data would reset what it has yet to read."""
-        with suppress(OSError):
-            if self._writer.can_write_eof():
-                self._writer.write_eof()
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
                 while await self._reader.read(CHUNK):
