@@ -84,7 +84,7 @@ class Scanner:
         trace = None if watched is None else watched.found_stuck(reason)
         return StuckEvent(
             reason=reason,
-            seconds=max(0, now - began) / NS,
+            seconds=(now - began) / NS,
             worker=str(self._worker.segment.header[at.SLOT]),
             connection=serial,
             http_route=route,
@@ -94,10 +94,9 @@ class Scanner:
         )
 
     def _act(self, serial: int, reason: str) -> None:
-        if reason == "closing" and self._worker.config.cancel_stuck_closing:
-            conversation = self._worker.live.get(serial)
-            if conversation is not None:
-                conversation.cancel()
+        conversation = self._worker.live.get(serial)
+        if reason == "closing" and conversation is not None:
+            conversation.cancel()  # where it was asked for
 
     def _watched(self, serial: int) -> Watched | None:
         return self._worker.live.get(serial) or self._worker.left.get(serial)
