@@ -192,6 +192,21 @@ def test_what_a_killed_fold_left_is_removed_by_the_next_reading(tmp_path):
     path.chmod(0o600)
     assert value(take(tmp_path), catalog.LOST_CONNECTIONS) == 1
     assert not segments(tmp_path)
+    assert value(take(tmp_path), catalog.LOST_CONNECTIONS) == 1
+
+
+def test_where_nobody_folds_the_segments_are_read_once(tmp_path):
+    class Counted(Reader):
+        times = 0
+
+        def read(self, directory: Directory) -> list[Contents]:
+            self.times += 1
+            return super().read(directory)
+
+    worker, reader = start_worker(tmp_path), Counted()
+    with Directory(place(tmp_path)) as opened:
+        assert len(archive.read(opened, reader)[1]) == reader.times == 1
+    worker.close()
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -325,6 +340,7 @@ def test_an_archive_that_is_no_plain_file_is_skipped_and_set_aside(tmp_path, spo
 MISFITS = {
     "an unknown metric": ["nothing.known", ["/x"], [4]],
     "too few labels": [HANDSHAKES, ["/x"], [4]],
+    "no label at all": [catalog.RECEIVED_BYTES.name, [], [4]],
     "an unknown result": [HANDSHAKES, ["/x", "invented"], [4]],
     "too many words": [HANDSHAKES, ["/x", "accepted"], [4, 4]],
     "a negative count": [HANDSHAKES, ["/x", "accepted"], [-4]],
@@ -437,10 +453,13 @@ def test_drafts_of_killed_workers_are_removed_when_they_are_old(tmp_path):
         path.write_bytes(b"")
     for path in (old, living):
         os.utime(path, (time.time() - 120,) * 2)
+    (place(tmp_path) / ".0-link.segment").symlink_to(old)  # whoever left it is not asked
+    descriptors = len(os.listdir("/proc/self/fd"))
     with living.open() as file:
         archive.try_lock(file.fileno(), exclusive=True)
-        fold(tmp_path)
+        assert fold(tmp_path) == 1
     assert [path.exists() for path in (old, young, living)] == [False, True, True]
+    assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 def test_counting_began_no_later_than_now_wherever_the_clock_was_set(tmp_path):

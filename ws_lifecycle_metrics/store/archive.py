@@ -78,7 +78,7 @@ def load(directory: Directory) -> Archive:
         os.close(fd)
     try:
         return _decode(json.loads(text, parse_constant=_refuse))
-    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BadSegment(f"not an archive: {error}") from error
 
 
