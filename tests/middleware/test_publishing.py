@@ -128,6 +128,17 @@ def test_what_a_busy_connection_has_counted_is_written_with_the_next_beat(config
 
 
 @pytest.mark.usefixtures("one_beat")
+def test_who_reads_on_the_loop_misses_nothing(config: Config) -> None:
+    async def play(talk: Talk) -> None:
+        for _ in range(4):
+            await talk.echo("x")
+        assert talk.record()[at.RECEIVED_TEXT] == 1  # the others wait for the beat
+        assert totals(books(config), "received_messages") == 4
+
+    run(config, play)
+
+
+@pytest.mark.usefixtures("one_beat")
 def test_binary_messages_are_counted_as_text_is(config: Config) -> None:
     async def play(talk: Talk) -> None:
         await talk.echo_bytes(b"written at once")

@@ -408,6 +408,19 @@ def test_deaths_add_up_over_folds(tmp_path):
             assert archive.load(directory).deaths == {0: deaths}
 
 
+def test_a_death_is_shown_as_long_as_was_asked_for(tmp_path):
+    source = Source(config(tmp_path, death_shown=0.001))
+    worker = start_worker(tmp_path)
+    source.take()
+    die(worker)
+    snapshot = source.take()
+    assert [health.reason for health in snapshot.health] == ["dead"]
+    assert not snapshot.stuck_workers()  # which are the living ones
+    another = start_worker(tmp_path)  # in its place
+    eventually(lambda: [h.reason for h in source.take().health] == [None], timeout=5)
+    another.close()
+
+
 def test_an_archive_that_cannot_be_opened_for_want_of_means_stays(tmp_path):
     class Poor(Directory):
         def open(self, name: str, flags: int) -> int:

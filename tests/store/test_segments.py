@@ -68,6 +68,12 @@ def test_a_reader_finds_what_the_writer_wrote(tmp_path, worker):
     assert value(snapshot, catalog.ACTIVE_CONNECTIONS, "/chat/{room}", "chat.v2", "open") == 1
 
 
+def test_a_counter_of_time_is_read_in_seconds(tmp_path, worker):
+    stalls = at.WORKER_BLOCK[catalog.LOOP_STALL_SECONDS.name].offsets
+    worker.words[stalls["stuck",]] = 3 * at.NS // 2
+    assert value(take(tmp_path), catalog.LOOP_STALL_SECONDS, "0", "stuck") == 1.5
+
+
 def test_it_grows_over_many_extents_and_nothing_moves(tmp_path, worker):
     records = []
     for number in range(3000):

@@ -16,12 +16,13 @@ import trio
 
 from tests.store.support import ROOT, environment, eventually, place, python, run, start_worker
 from tests.store.traffic import fork
-from tests.watchdog.support import NOW, add_record, make_worker, state
+from tests.watchdog.support import NOW, add_record, make_worker, read, state
 from ws_lifecycle_metrics import Config, LifecycleMiddleware, StuckEvent, catalog
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.directory import Directory
 from ws_lifecycle_metrics.store.layout import NS, ROUTE_BLOCK, WORKER_BLOCK
 from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
+from ws_lifecycle_metrics.store.totals import Totals, add_segment
 from ws_lifecycle_metrics.store.workers import existing
 from ws_lifecycle_metrics.watchdog import reports, sidefile
 from ws_lifecycle_metrics.watchdog.faults import Timer
@@ -55,6 +56,10 @@ def test_each_stall_is_counted_once_by_the_worst_that_it_reached():
     assert stalls(worker) == {"miss": 2, "megamiss": 2, "stuck": 2}
     assert worker.words[SECONDS["stuck",]] == 65 * NS
     assert worker.segment.header[at.BEATS] == 9
+    totals: Totals = {}
+    add_segment(totals, read(worker))
+    *counts, total = totals[catalog.LOOP_DELAY.name, ("0",)]
+    assert (sum(counts), total) == (8, round(72.28 * NS))
 
 
 def test_a_loop_that_was_stopped_meanwhile_was_not_stalled():
@@ -86,11 +91,13 @@ class Loop:
 
 
 def test_a_loop_that_another_took_the_place_of_beats_no_more():
-    worker, first, second = make_worker(), Loop(), Loop()
-    heart = Heartbeat(worker, lambda _: None, clock=lambda: NOW)
+    worker, first, second, now = make_worker(), Loop(), Loop(), NOW
+    heart = Heartbeat(worker, lambda _: None, clock=lambda: now)
     heart.start(first)
     first.turn()
+    now += 60 * NS  # in which neither of them ran
     heart.start(second)
+    assert stalls(worker) == {"miss": 0, "megamiss": 0, "stuck": 0}
     beats = worker.segment.header[at.BEATS]
     first.turn()
     assert (worker.segment.header[at.BEATS], first.timers) == (beats, [])

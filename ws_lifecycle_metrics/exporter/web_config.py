@@ -197,7 +197,7 @@ class _Tls:
         name = self._found.get(key)
         if name is None:
             return None
-        if not isinstance(name, str) or not name or not name.isprintable():
+        if not isinstance(name, str) or not name.isprintable():
             raise _BadValueError(f"tls_server_config.{key}: accepted is the name of a file")
         path = self._home / name
         if not path.is_file() or not os.access(path, os.R_OK):
