@@ -63,8 +63,8 @@ def test_one_stuck_worker_makes_the_service_unhealthy_and_no_other_worker():
 
 def test_workers_are_objects_stuck_ones_first_with_their_stacks():
     workers = [read(make_worker(slot)) for slot in (0, 1, 2)]
-    for worker in workers:
-        worker.header[at.BEATS] = 7
+    for worker, beats in zip(workers, (6, 7, 7), strict=True):
+        worker.header[at.BEATS] = beats
     uuids = [worker.uuid for worker in workers]
     told = Stack(("a.py:1:f",), "a.py:1:f")
     stacks = {uuid: Stacks(told, beats) for uuid, beats in zip(uuids, (7, 7, 6), strict=True)}

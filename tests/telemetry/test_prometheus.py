@@ -33,6 +33,7 @@ from ws_lifecycle_metrics.catalog import METRICS, Kind
 from ws_lifecycle_metrics.labels import safe_label
 from ws_lifecycle_metrics.store import workers
 from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
+from ws_lifecycle_metrics.telemetry import logs
 from ws_lifecycle_metrics.telemetry.prometheus import render
 
 ROOT = Path(__file__).parents[2]
@@ -228,6 +229,11 @@ def request(config: Config, method: str = "GET", **headers: bytes) -> tuple[int,
         (b"text/plain;q=0.6,application/openmetrics-text;q=0.5,*/*;q=0.4", b"text/plain"),
         (b"text/plain;q=0.5,application/openmetrics-text;q=0.5", b"application/openmetrics-text"),
         (b"application/openmetrics-text;q=never", b"application/openmetrics-text"),
+        (
+            b"application/openmetrics-text;version=1.0.0;q=0.6,text/plain;q=0.5,"
+            b"application/openmetrics-text;version=0.0.1;q=0.4",
+            b"application/openmetrics-text",
+        ),
     ],
 )
 def test_the_accept_header_chooses_the_format(config, accept, content_type):
@@ -236,6 +242,12 @@ def test_the_accept_header_chooses_the_format(config, accept, content_type):
     assert headers[b"content-type"].startswith(content_type)
     assert int(headers[b"content-length"]) == len(body)
     assert body.rstrip().endswith(b"# EOF") == (b"openmetrics" in content_type)
+
+
+def test_no_other_header_chooses_the_format(config):
+    others = {"Accept_Encoding": OPENMETRICS.encode(), "User_Agent": OPENMETRICS.encode()}
+    _, headers, _ = request(config, Accept=b"text/plain", **others)
+    assert headers[b"content-type"].startswith(b"text/plain")
 
 
 def test_on_trio_the_metrics_are_answered_too(config):
@@ -409,7 +421,8 @@ def fail() -> Snapshot:
     raise RuntimeError("no segments today")
 
 
-def test_a_failing_collection_is_served_and_told(caplog):
+def test_a_failing_collection_is_served_and_told(caplog, monkeypatch):
+    monkeypatch.setattr(logs, "_limit", logs.RateLimit())
     registry = CollectorRegistry()
     own = OwnCounter("own", "The application's own.", registry=registry)
     own.inc()
@@ -418,6 +431,7 @@ def test_a_failing_collection_is_served_and_told(caplog):
     assert "own_total 1.0" in text
     assert "ws_lifecycle_metrics_collector_success 0.0" in text
     assert "websocket_server" not in text
+    assert "no segments today" in caplog.text
 
 
 def test_a_failing_collection_does_not_fail_the_endpoint(config, monkeypatch):
