@@ -45,6 +45,13 @@ def test_all_are_listed_the_worst_first(snapshot: Snapshot) -> None:
     assert [c.state for c in found].count("orphaned") == NUMBER / 50
 
 
+def test_nothing_is_younger_than_now(tmp_path: Path) -> None:
+    record = open_connection(start_worker(tmp_path))
+    record[at.OPENED_AT] += 3600 * at.NS  # as half of a word, or where clocks are apart
+    [connection] = take(tmp_path).connections()
+    assert connection.age == 0
+
+
 def test_those_of_a_worker_that_hangs_come_after_stuck_ones_and_before_all_others(
     tmp_path: Path,
 ) -> None:
