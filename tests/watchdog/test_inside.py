@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import threading
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +18,7 @@ import trio
 
 from tests.store.support import ROOT, environment, eventually, place, python, run, start_worker
 from tests.store.traffic import fork
-from tests.watchdog.support import NOW, add_record, make_worker, read, state
+from tests.watchdog.support import NOW, add_record, beat, make_worker, read, state
 from ws_lifecycle_metrics import Config, LifecycleMiddleware, StuckEvent, catalog
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.directory import Directory
@@ -24,7 +26,7 @@ from ws_lifecycle_metrics.store.layout import NS, ROUTE_BLOCK, WORKER_BLOCK
 from ws_lifecycle_metrics.store.snapshot import Snapshot, Source
 from ws_lifecycle_metrics.store.totals import Totals, add_segment
 from ws_lifecycle_metrics.store.workers import existing
-from ws_lifecycle_metrics.watchdog import reports, sidefile
+from ws_lifecycle_metrics.watchdog import guard, reports, sidefile
 from ws_lifecycle_metrics.watchdog.faults import Timer
 from ws_lifecycle_metrics.watchdog.gauges import worker_gauges
 from ws_lifecycle_metrics.watchdog.guard import Watch, server_stops
@@ -320,6 +322,58 @@ def test_a_blocked_loop_is_told_while_it_is_blocked(tmp_path):
     assert "test_inside.py:" in blocked.where
 
 
+def test_each_stall_is_told_once_a_level(caplog):
+    worker = make_worker(stall_megamiss=1.0, stuck_loop_blocked=5.0)
+    watch = Watch(worker)
+    for start in (NOW, NOW + 100 * NS):
+        beat(worker, start)
+        for second in (0, 1, 2, 5, 6, 60):
+            watch.inspect(start + second * NS)
+    told = [(record.levelname, record.stuck_seconds) for record in caplog.records]
+    assert told == [("WARNING", 1.0), ("ERROR", 5.0)] * 2
+
+
+class Quiet:
+    """A watch that counts how often it is looked at."""
+
+    def __init__(self) -> None:
+        self.looks = self.ends = 0
+        self.is_over = False
+
+    def inspect(self, _now: int) -> None:
+        self.looks += 1
+        if self.looks == 1:
+            raise RuntimeError("the thread outlives it")
+
+    def was_looked_at(self, times: int) -> bool:
+        return self.looks >= times
+
+    def over(self) -> bool:
+        return self.is_over
+
+    def end(self) -> None:
+        self.ends += 1
+
+
+def test_the_thread_looks_once_when_it_is_woken_and_ends_with_its_last_watch(monkeypatch, caplog):
+    monkeypatch.setattr(guard, "PERIOD", 3600.0)
+    guard._Thread.forget()  # as a forked child: another test's goes its own way
+    for _ in range(2):
+        quiet = Quiet()
+        for _ in range(2):
+            guard._Thread.watch(quiet)  # the second time for a new loop
+        thread = guard._Thread._thread
+        assert thread is not None
+        for looks in (1, 2):
+            guard._Thread.wake()
+            eventually(partial(quiet.was_looked_at, looks))
+        quiet.is_over = True
+        guard._Thread.wake()
+        thread.join(10)
+        assert (quiet.looks, quiet.ends, guard._Thread._thread) == (3, 1, None)
+    assert "the thread outlives it" in caplog.text
+
+
 def test_a_new_loop_in_the_same_thread_beats_and_a_stopped_one_is_not_missed(tmp_path):
     config = quick(tmp_path, stuck_loop_blocked=0.5)
 
@@ -578,6 +632,26 @@ def test_a_timer_is_taken_away_before_its_file_is_closed(tmp_path):
         assert Timer._armed is timer
         end()
         assert Timer._armed is None
+    worker.close()
+
+
+def test_of_a_loop_that_does_not_beat_no_stack_is_written(tmp_path):
+    worker = start_worker(tmp_path, faulthandler=True)
+    watch = Watch(worker)
+    watch._faults.rearm()
+    watch.inspect(NOW)  # its loop has ended, or has not begun
+    assert Timer._armed is None
+    watch.end()
+    worker.close()
+
+
+def test_stacks_that_cannot_be_written_are_done_without(tmp_path):
+    worker = start_worker(tmp_path, stall_megamiss=1.0)
+    watch = Watch(worker)
+    shutil.rmtree(place(tmp_path))
+    beat(worker, NOW)
+    watch.inspect(NOW + 2 * NS)
+    assert not watch._changed
     worker.close()
 
 
