@@ -374,6 +374,22 @@ def test_the_thread_looks_once_when_it_is_woken_and_ends_with_its_last_watch(mon
     assert "the thread outlives it" in caplog.text
 
 
+def test_without_room_for_a_thread_the_loop_beats_and_the_next_one_tries_again(monkeypatch):
+    def full(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    guard._Thread.forget()
+    worker, loop = make_worker(), Loop()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", full)
+        Watch(worker).begin(loop)
+    loop.turn()
+    assert worker.segment.header[at.BEATS] == 2
+    assert guard._Thread._thread is None
+    Watch(make_worker()).begin(Loop())
+    assert guard._Thread._thread is not None
+
+
 def test_a_new_loop_in_the_same_thread_beats_and_a_stopped_one_is_not_missed(tmp_path):
     config = quick(tmp_path, stuck_loop_blocked=0.5)
 
