@@ -254,18 +254,24 @@ async def test_the_index_allows_its_own_style_and_nothing_else(serving: Serving)
 
 
 @asynchronous
-async def test_it_is_not_ready_while_the_directory_is_not_safe(
+async def test_nothing_is_called_well_while_the_directory_is_not_safe(
     serving: Serving, tmp_path: Path
 ) -> None:
     (tmp_path / "test").mkdir()
     (tmp_path / "test").chmod(0o777)
     async with serving() as (_, http):
-        ready, health = await http.get("/readyz"), await http.get("/healthz")
-        metrics = await http.get("/metrics")
-    assert ready.status_code == 503
-    assert "mode 0777 lets others write" in ready.text
-    assert health.status_code == 200
-    assert "ws_lifecycle_metrics_storage_degraded 1.0" in metrics.text
+        answers = {path: await http.get(path) for path in PATHS}
+    assert {path: answer.status_code for path, answer in answers.items()} == {
+        "/": 200,
+        "/metrics": 200,
+        "/healthz": 200,  # a restart would mend nothing
+        "/readyz": 503,
+        "/connections": 503,
+        "/workers": 503,
+    }
+    for path in ("/", "/readyz", "/connections", "/workers"):
+        assert "mode 0777 lets others write" in answers[path].text
+    assert "ws_lifecycle_metrics_storage_degraded 1.0" in answers["/metrics"].text
 
 
 @asynchronous

@@ -59,6 +59,7 @@ class Pages:
 
     async def _index(self, _request: Request, _query: str) -> Answer:
         try:
+            await self._live.check()
             now = await self._live.overview()
         except CollectionError as error:
             return index(self._service, package_version(), str(error))
@@ -73,12 +74,14 @@ class Pages:
             numbers, filters = _parsed(query)
         except ValueError as error:
             return refusal(400, str(error))
+        await self._live.check()  # of what nobody can read, none would be an all-clear
         snapshot, connections = await self._live.connections()
         connections = _filtered(connections, filters)
         found = connections_object(self._service, snapshot, connections, **numbers)
         return Answer(200, f"{json.dumps(found)}\n".encode(), "application/json")
 
     async def _workers(self, _request: Request, _query: str) -> Answer:
+        await self._live.check()
         snapshot = await self._live.snapshot()
         found = workers_object(self._service, snapshot, self._live.spied)
         return Answer(200, f"{json.dumps(found)}\n".encode(), "application/json")
