@@ -178,6 +178,21 @@ async def test_a_sidecar_of_another_service_is_not_taken_for_ours(tmp_path):
     assert other["exporter"].text == f"{address} serves 'uv', not 'oops'"
 
 
+@asynchronous
+async def test_a_sidecar_that_may_not_read_its_directory_says_why(tmp_path):
+    (tmp_path / "uv").mkdir()
+    (tmp_path / "uv").chmod(0o777)
+    exporter = Exporter(ExporterConfig(service="uv", directory=str(tmp_path), port=0))
+    _, port = await exporter.start()
+    try:
+        found = (await asyncio.to_thread(examined, tmp_path, "uv", port=port))["exporter"]
+    finally:
+        await exporter.aclose()
+    assert found.level == "warning"
+    assert found.text.startswith(f"127.0.0.1:{port} collects nothing: 'the directory of segments")
+    assert found.text.endswith("mode 0777 lets others write'")
+
+
 CERTIFIED = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "ca.pem"}
 
 

@@ -34,7 +34,7 @@ def look_at_sidecar(config: ExporterConfig) -> Iterator[Finding]:
 
 
 def _judge(config: ExporterConfig, address: str, status: int, body: str) -> Iterator[Finding]:
-    described = _described(config)
+    told, described = _described(config)
     served = _served(described)
     if served not in (None, config.service):
         text = f"{address} serves {served!r}, not {config.service!r}"
@@ -44,16 +44,20 @@ def _judge(config: ExporterConfig, address: str, status: int, body: str) -> Iter
         yield Finding("exporter", "warning", f"{address} answers {status}: {body[:100]!r}")
     elif served == config.service:
         yield Finding("exporter", "ok", f"{address} answers for {served!r}")
+    elif told == 503:
+        yield Finding(
+            "exporter", "warning", f"{address} collects nothing: {described[:400].strip()!r}"
+        )
     elif served is None:
         text = f"{address} does not say which service it serves: {described[:100]!r}"
         yield Finding("exporter", "warning", text, "is it a sidecar of this package?")
 
 
-def _described(config: ExporterConfig) -> str:
+def _described(config: ExporterConfig) -> tuple[int, str]:
     try:
-        return _get(config, "/connections?limit=0")[1]
+        return _get(config, "/connections?limit=0")
     except (_GuardedError, OSError, http.client.HTTPException):
-        return ""  # it answers, hence it is something else, or slow
+        return 0, ""  # it answers, hence it is something else, or slow
 
 
 def _get(config: ExporterConfig, path: str) -> tuple[int, str]:
