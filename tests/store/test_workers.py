@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import os
@@ -12,6 +13,7 @@ from contextlib import suppress
 
 import pytest
 
+from tests.servers.harness import eventually
 from tests.store.support import (
     config,
     die,
@@ -24,8 +26,8 @@ from tests.store.support import (
     take,
     value,
 )
-from tests.store.traffic import fork, kill
-from ws_lifecycle_metrics import catalog
+from tests.store.traffic import application, converse, fork, kill
+from ws_lifecycle_metrics import LifecycleMiddleware, catalog
 from ws_lifecycle_metrics.store import archive, process, reader
 from ws_lifecycle_metrics.store import layout as at
 from ws_lifecycle_metrics.store.directory import Directory
@@ -84,6 +86,29 @@ def test_threads_that_come_and_go_leave_no_descriptor_and_no_file(tmp_path):
     assert len(set(counts)) == 1
     assert value(take(tmp_path), catalog.HANDSHAKES, "/chat", "accepted") == 10
     assert value(take(tmp_path), catalog.LOST_CONNECTIONS, "/chat") == 9
+
+
+def test_the_memory_of_ended_loops_is_freed_without_a_collection_of_garbage(tmp_path):
+    app = LifecycleMiddleware(application, config=config(tmp_path))
+
+    def serve() -> None:
+        asyncio.run(converse(app, "/chat"))
+
+    def held() -> list[str]:
+        with open("/proc/self/maps") as maps:
+            return [line for line in maps if str(tmp_path) in line]
+
+    gc.disable()
+    try:
+        for _ in range(20):
+            thread = threading.Thread(target=serve)
+            thread.start()
+            thread.join(30)
+        # The last one ends with the next; the watchdog's thread lets go at its own pace.
+        eventually(lambda: len(held()) <= 2, 20, "freed")
+    finally:
+        gc.enable()
+    assert value(take(tmp_path), catalog.HANDSHAKES, "other", "accepted") == 20
 
 
 def test_services_share_nothing(tmp_path):

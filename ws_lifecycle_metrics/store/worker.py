@@ -233,6 +233,18 @@ class Worker:
             conversation.forget()
         self.beats = False
 
+    def release(self) -> None:
+        """Let go of all that refers back to it, once its thread has ended and it is closed.
+
+        Its memory and the descriptor of that then go with the last reference: a collection of
+        garbage may be far away, and a test suite have ended many workers by then.
+        """
+        if not self.live and not self.left:
+            self.watch = self.loop = self.served = None
+            self._routes = {}
+            self._route_cap = self._subprotocol_cap = Cap(0)
+            self.operations = Operations(self.config, lambda _: None, int)
+
     def close(self) -> None:
         """Say that the worker ended, and put its counts into the archive."""
         # Its own descriptor: the segment's is closed, and with it the lock that says alive.

@@ -226,6 +226,7 @@ def close_ended() -> None:
                 contents = decode(worker.segment.name, worker.segment.contents(), alive=False)
                 add_segment(_ended.setdefault(_place(worker), {}), contents)
             _guarded(worker, worker.close)
+            worker.release()
 
 
 def _close_all() -> None:

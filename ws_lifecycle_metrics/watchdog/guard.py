@@ -202,6 +202,8 @@ class Watch:
         if self._faults is not None:
             self._faults.close()
         close_ended()  # or its thread would be missed as a dead worker once the process is killed
+        if not self.worker.thread.is_alive():
+            del self.heartbeat  # which refers back here, and both to the worker's memory
 
 
 class _Thread:
