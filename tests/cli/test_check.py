@@ -74,6 +74,7 @@ def test_a_rule_that_only_a_check_sees_is_explained_and_suggested() -> None:
     assert "did you mean app.never-ends" in run("rules", "never-ends").stderr
 
 
+@pytest.mark.slow
 def test_a_rule_can_be_suppressed() -> None:
     arguments = ("check", "tests.conformance.apps:raising", *SERVER, "--scenario", "text")
     assert run(*arguments, "--ignore", "app.exception").exit_code == 0
@@ -441,6 +442,7 @@ def test_an_import_that_takes_too_long_is_ended(
     assert result.stderr == "Error: importing slow_app:app took longer than 1 s\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "taken_by"),
     [(signal.SIGINT, "the main thread"), (signal.SIGTERM, "another thread")],

@@ -114,6 +114,7 @@ def test_a_result_with_errors_alone_is_a_refusal(subprotocol, operation, refused
     assert run.results[0].unclear == (why if refused else "")
 
 
+@pytest.mark.slow
 def test_an_operation_that_is_taken_is_tried():
     approach = Approach(subprotocol="graphql-transport-ws")
     query = "subscription { count }"
@@ -184,6 +185,7 @@ def test_an_application_may_refuse_some_of_many():
     assert result.verdict == "conforms"
 
 
+@pytest.mark.slow
 def test_an_application_that_answers_after_the_client_has_left_is_blamed(monkeypatch):
     monkeypatch.setattr("ws_lifecycle_metrics.conformance.application.ANSWER_SECONDS", 0.5)
     ids = ("open-and-close", "text")
